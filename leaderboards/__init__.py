@@ -1,0 +1,1 @@
+"""Result rows in, tables out. Imports nothing of the other packages."""

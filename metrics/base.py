@@ -1,0 +1,157 @@
+"""What a metric and an extractor are, and the one registry of both.
+
+An extractor is a frozen network (or a closed formula) with its exact preprocessing: it turns the views of one
+clip into arrays, once, and the arrays are stored. A metric reduces stored arrays to a number. Nothing here
+opens, decodes, detects or encodes: views are handed in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = Mapping[str, NDArray[Any]]
+Side = Literal["generated", "real", "reference", "pair"]
+Level = Literal["clip", "set"]
+Direction = Literal["higher", "lower", "closer-to-real"]
+
+MODULES = ("frechet", "image", "identity", "avsync")  # a new family is a new file and its name here
+
+
+class MetricError(ValueError):
+    """The inputs cannot be scored; the message is the one-line reason that becomes an error row."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipViews:
+    """A run of consecutive (or sampled) frames of one clip, with what was derived from them.
+
+    Only the views that an extractor declares are filled; the others are None.
+    index       (t,) int64, positions of these frames in the clip
+    fps         frames a second of the clip; sample_rate in Hz of `waveform`
+    frames      (t, H, W, 3) uint8 RGB
+    landmarks   (t, 478, 3) float32, pixels of `frames`; NaN where no face was found
+    aligned112  (t, 112, 112, 3) uint8 RGB faces on the ArcFace five-point template; zeros where `found` is False
+    found       (t,) bool, a face was found
+    waveform    (n,) float32 mono in [-1, 1]: the samples that belong to these frames (sample_rate / fps each)
+    real        the same frames of the real clip, for extractors that compare pixels
+    """
+
+    index: NDArray[np.int64]
+    fps: float
+    frames: NDArray[np.uint8] | None = None
+    landmarks: NDArray[np.float32] | None = None
+    aligned112: NDArray[np.uint8] | None = None
+    found: NDArray[np.bool_] | None = None
+    waveform: NDArray[np.float32] | None = None
+    sample_rate: int = 0
+    real: ClipViews | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A verified local file."""
+
+    path: Path
+    sha256: str
+
+
+class Extractor(Protocol):
+    """Views of one clip to arrays. `id` names network, preprocessing and weight digest, and keys the store.
+
+    views   what it must be given: "frames", "frames:5" (five frames spread evenly), "landmarks",
+            "aligned112", "waveform"; with the prefix "real." for the real side of a pair
+    """
+
+    id: str
+    views: tuple[str, ...]
+
+    def __call__(self, chunks: Iterable[ClipViews]) -> dict[str, NDArray[Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractorSpec:
+    """How to build an extractor: `make(weights, options)`, with a verified file for each name in `weights`.
+
+    `make` must be cheap: a network is loaded at the first call, so that the id is known without it.
+    """
+
+    name: str
+    make: Callable[[Mapping[str, Weights], Mapping[str, Any]], Extractor]
+    weights: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A reduction of stored features to a number.
+
+    name        "family/variant"; two variants never share a column
+    needs       (side, extractor name) in the order in which `compute` takes them
+    level       "clip": compute(features, ...) of one clip; "set": compute([features of each clip], ...)
+    compute     returns a float, or raises MetricError with the reason
+    """
+
+    name: str
+    version: int
+    needs: tuple[tuple[Side, str], ...]
+    level: Level
+    unit: str
+    direction: Direction
+    compute: Callable[..., float]
+    label: str  # column heading, as papers print it
+    digits: int  # decimals in a printed table
+    source: str  # paper, section, or repository and commit that defines it
+
+
+_METRICS: dict[str, Metric] = {}
+_EXTRACTORS: dict[str, ExtractorSpec] = {}
+
+
+def register(item: Metric | ExtractorSpec) -> None:
+    """Add a metric or an extractor; a name may be taken once.
+
+    Raises ValueError on a second item of the same name.
+    """
+    table: dict[str, Any] = _METRICS if isinstance(item, Metric) else _EXTRACTORS
+    if item.name in table:
+        raise ValueError(f"{item.name!r} is registered already")
+    table[item.name] = item
+
+
+def _load() -> None:
+    for module in MODULES:
+        importlib.import_module(f"metrics.{module}")
+
+
+def _find(table: Mapping[str, Any], kind: str, name: str) -> Any:
+    _load()
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(table))}."
+        raise KeyError(f"no {kind} is named {name!r}.{hint}")
+    return table[name]
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name. Raises KeyError with the nearest name."""
+    found: Metric = _find(_METRICS, "metric", name)
+    return found
+
+
+def extractor(name: str) -> ExtractorSpec:
+    """The extractor of that name. Raises KeyError with the nearest name."""
+    found: ExtractorSpec = _find(_EXTRACTORS, "extractor", name)
+    return found
+
+
+def names() -> Sequence[str]:
+    """Names of all metrics, sorted."""
+    _load()
+    return sorted(_METRICS)

@@ -1,0 +1,1 @@
+"""The frozen networks that metrics need, each with its exact preprocessing."""
