@@ -1,0 +1,418 @@
+"""The only place that probes, decodes and encodes media. PyAV carries FFmpeg; no system ffmpeg is needed.
+
+The grid. Every clip is brought to an exact frame rate by timestamps: output frame k stands at time k / fps after
+the first source frame and takes **the source frame whose presentation time is nearest** (the earlier one on a
+tie). Nearest, not "on display", because holding frames would delay the picture by half a source frame on
+average while the sound stays where it was. Variable frame rates need nothing else.
+
+The clock. Time zero is the first video frame. Audio keeps its offset to it: what sounds before is cut, a later
+start is filled with silence, and so is a gap between audio timestamps.
+
+Colour. The matrix and range that the file states are honoured; a file that states none is read as BT.601
+limited range, which is FFmpeg's and OpenCV's rule too. Written files are BT.601 limited range and say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import wave
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import cv2
+import numpy as np
+import soxr
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+Codec = Literal["h264", "ffv1"]
+SUFFIX = {"h264": ".mp4", "ffv1": ".mkv"}
+AUDIO_RATE = 16_000
+FPS = Fraction(25)
+
+
+class MediaError(Exception):
+    """A file that cannot be used. `reason` is a short code for tables, the text one line for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(
+        self,
+    ) -> tuple[Any, ...]:  # two arguments: the default would lose one on the way to a parent
+        return type(self), (self.reason, str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a file's headers say. Times in seconds; `start` on the file's own clock; width and height as shown
+    (after rotation). `duration` is None where the container does not state it."""
+
+    width: int
+    height: int
+    fps: float
+    start: float
+    duration: float | None
+    has_audio: bool
+    audio_rate: int
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise MediaError("missing", f"{path}: not a file")
+    if path.stat().st_size == 0:
+        raise MediaError("empty", f"{path}: the file is empty (0 bytes)")
+    with path.open("rb") as file:
+        if file.read(34) == b"version https://git-lfs.github.com":
+            raise MediaError("lfs_pointer", f"{path}: a git-lfs pointer, not media; run `git lfs pull`")
+    try:
+        # Whatever a file's headers say, nothing but that file is opened: playlists could name others.
+        return av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except (FFmpegError, ValueError, OSError) as error:
+        raise MediaError("not_media", f"{path}: not a media file, or truncated ({_line(error)})") from error
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0].split(":")[0] if str(error) else type(error).__name__
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    if not container.streams.video:
+        raise MediaError("no_video", f"{path}: has no video track")
+    stream = container.streams.video[0]
+    stream.thread_type = "NONE"  # one thread a clip: parallelism is across clips
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def probe(path: Path) -> Probe:
+    """Read the headers of a video and its first frame.
+
+    Raises MediaError: missing, empty, lfs_pointer, not_media, no_video, no_frames.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        first = next(_decode(container, stream, path), None)
+        if first is None:
+            raise MediaError("no_frames", f"{path}: the video track holds no frame")
+        time, frame = first
+        width, height = frame.width, frame.height
+        if frame.rotation % 180:
+            width, height = height, width
+        duration = stream.duration * stream.time_base if stream.duration else None
+        if duration is None and container.duration:
+            duration = Fraction(container.duration, av.time_base)
+        audio = container.streams.audio[0] if container.streams.audio else None
+        return Probe(
+            width=width,
+            height=height,
+            fps=float(stream.average_rate or stream.guessed_rate or 0),
+            start=float(time),
+            duration=None if duration is None else float(duration),
+            has_audio=audio is not None,
+            audio_rate=audio.rate if audio else 0,
+        )
+
+
+def _decode(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction, Any]]:
+    """(time, frame) in order of presentation; frames that do not advance the clock are left out."""
+    step = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
+    last: Fraction | None = None
+    frames = container.decode(stream)
+    while True:
+        try:
+            frame = next(frames)
+        except StopIteration:
+            return
+        except (FFmpegError, ValueError) as error:
+            raise MediaError("corrupt", f"{path}: decoding stops after {last} s ({_line(error)})") from error
+        if frame.pts is not None:
+            time = frame.pts * Fraction(frame.time_base)
+        else:
+            time = Fraction(0) if last is None else last + step
+        if last is None or time > last:
+            last = time
+            yield time, frame
+
+
+def _to_rgb(frame: Any, max_side: int | None) -> NDArray[np.uint8]:
+    width, height = frame.width, frame.height
+    if max_side is not None and max(width, height) > max_side:
+        scale = max_side / max(width, height)
+        width, height = max(2, round(width * scale)), max(2, round(height * scale))
+    # BILINEAR is enough when only a detector looks at the reduced picture; at full size nothing is scaled.
+    rgb: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+def read_frames(
+    path: Path, fps: Fraction | float = FPS, *, max_side: int | None = None, num_frames: int | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield (H, W, 3) uint8 RGB frames on an exact grid of `fps` frames a second (see the module's text).
+
+    max_side    scale down so that the longer side has at most this many pixels
+    num_frames  stop after so many; fewer come where the video ends earlier. None: all that fit, that is
+                floor(duration * fps) with the last source frame lasting as long as the one before it
+
+    Raises MediaError: as probe(), and corrupt when decoding stops in the middle.
+    """
+    for _, frame in _on_grid(path, Fraction(fps).limit_denominator(100_000), num_frames):
+        yield _to_rgb(frame, max_side)
+
+
+def frame_times(path: Path, fps: Fraction | float = FPS) -> list[Fraction]:
+    """Presentation time of the source frame that each frame of the grid takes, in s after the first frame."""
+    return [time for time, _ in _on_grid(path, Fraction(fps).limit_denominator(100_000), None)]
+
+
+def _on_grid(path: Path, fps: Fraction, num_frames: int | None) -> Iterator[tuple[Fraction, Any]]:
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        origin: Fraction | None = None
+        held: tuple[Fraction, Any] | None = None
+        step = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
+        k = 0
+        for time, frame in _decode(container, stream, path):
+            if origin is None:
+                origin = time
+            time -= origin
+            if held is not None:
+                step = time - held[0]
+                while k / fps - held[0] <= time - k / fps:
+                    if num_frames is not None and k >= num_frames:
+                        return
+                    yield held
+                    k += 1
+            held = (time, frame)
+        if held is None:
+            raise MediaError("no_frames", f"{path}: the video track holds no frame")
+        end = held[0] + step
+        while (k + 1) / fps <= end + Fraction(1, 1000) and (num_frames is None or k < num_frames):
+            yield held
+            k += 1
+
+
+def video_length(path: Path) -> float:
+    """Seconds from the first frame to the end of the last by the headers, or by decoding where they say nothing."""
+    info = probe(path)
+    if info.duration is not None:
+        return info.duration
+    return len(frame_times(path)) / float(FPS)
+
+
+def read_audio(path: Path, sample_rate: int = AUDIO_RATE, *, origin: float | None = None) -> NDArray[np.float32]:
+    """The first audio track as (n,) float32 mono in [-1, 1] at `sample_rate`, on the clock of the video.
+
+    Channels are averaged; resampling is soxr's very-high-quality mode. `origin` is the time of the first video
+    frame when the audio lies in another file; by default it is read from this one (0 where there is no video).
+
+    Raises MediaError: missing, empty, lfs_pointer, not_media, no_audio, corrupt.
+    """
+    with _open(path) as container:
+        if not container.streams.audio:
+            raise MediaError("no_audio", f"{path}: has no audio track")
+        if origin is None:
+            origin = probe(path).start if container.streams.video else 0.0
+        stream = container.streams.audio[0]
+        blocks: list[NDArray[np.float32]] = []
+        start: float | None = None
+        resampler: Any = None
+        position = 0.0  # time at which the next sample is due
+        for time, samples, rate in _audio_blocks(container, stream, path):
+            if resampler is None:
+                start = position = time
+                resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="VHQ")
+            gap = round((time - position) * rate)
+            if gap > rate // 1000:
+                blocks.append(resampler.resample_chunk(np.zeros(gap, np.float32)))
+                position += gap / rate
+            blocks.append(resampler.resample_chunk(samples))
+            position += len(samples) / rate
+        if resampler is None or start is None:
+            raise MediaError("no_audio", f"{path}: the audio track holds no sample")
+        blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    audio = np.concatenate(blocks)
+    shift = round((start - origin) * sample_rate)
+    return np.concatenate([np.zeros(shift, np.float32), audio]) if shift > 0 else audio[-shift:]
+
+
+def _audio_blocks(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, NDArray[np.float32], int]]:
+    to_float = av.AudioResampler(format="fltp")
+    position = 0.0
+    frames = container.decode(stream)
+    while True:
+        try:
+            frame = next(frames)
+        except StopIteration:
+            return
+        except (FFmpegError, ValueError) as error:
+            raise MediaError("corrupt", f"{path}: audio decoding stops at {position:.2f} s ({_line(error)})") from error
+        if frame.time is not None:
+            position = float(frame.time)
+        for block in to_float.resample(frame):
+            samples = block.to_ndarray().mean(axis=0, dtype=np.float32)
+            yield position, samples, block.sample_rate
+            position += len(samples) / block.sample_rate
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, with its suffix, that becomes `path` when the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".part-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp gives 0600, which a group on a cluster could not read
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[NDArray[np.uint8]],
+    fps: Fraction | float = FPS,
+    *,
+    codec: Codec = "h264",
+    audio: NDArray[np.float32] | None = None,
+    sample_rate: int = AUDIO_RATE,
+) -> int:
+    """Encode (H, W, 3) uint8 RGB frames, atomically; returns how many there were.
+
+    h264: x264 at CRF 10, 4:2:0, visually lossless; H and W must be even. ffv1: exact RGB. `audio`, (n,) float32
+    mono, is muxed as AAC (h264) or FLAC (ffv1). The bytes depend on the frames alone: one thread, no dates.
+
+    Raises ValueError for no frames, or frames that differ in shape; MediaError for a file that cannot be written.
+    """
+    rate = Fraction(fps).limit_denominator(100_000)
+    with atomic_path(path) as temporary, _writing(path):
+        container = av.open(str(temporary), "w", options={"fflags": "+bitexact"})
+        try:
+            count = _encode(container, path, frames, rate, codec, audio, sample_rate)
+        finally:
+            container.close()
+    return count
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FFmpegError as error:
+        if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise MediaError("encode", f"{path}: cannot be written ({_line(error)})") from error
+
+
+def _encode(
+    container: Any,
+    path: Path,
+    frames: Iterable[NDArray[np.uint8]],
+    rate: Fraction,
+    codec: Codec,
+    audio: NDArray[np.float32] | None,
+    sample_rate: int,
+) -> int:
+    video: Any = None
+    sound: Any = None
+    count = 0
+    for count, rgb in enumerate(frames, 1):
+        if video is None:
+            video = _video_track(container, rgb.shape, rate, codec)
+            if audio is not None:  # every track must be declared before the first packet is muxed
+                sound = container.add_stream("aac" if codec == "h264" else "flac", rate=sample_rate, layout="mono")
+                sound.codec_context.thread_count = 1
+        if rgb.shape != (video.height, video.width, 3) or rgb.dtype != np.uint8:
+            raise ValueError(
+                f"{path}: frame {count - 1} is {rgb.shape} {rgb.dtype}, "
+                f"the first was ({video.height}, {video.width}, 3) uint8"
+            )
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        if codec == "h264":
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU601")
+        else:
+            frame = frame.reformat(format="bgr0")
+        frame.pts, frame.time_base = count - 1, 1 / rate
+        container.mux(video.encode(frame))
+    if video is None:
+        raise ValueError(f"{path}: there is no frame to write")
+    container.mux(video.encode(None))
+    if audio is not None:
+        _encode_audio(container, sound, audio, sample_rate)
+    return count
+
+
+def _video_track(container: Any, shape: tuple[int, ...], rate: Fraction, codec: Codec) -> Any:
+    height, width = shape[:2]
+    if codec == "h264" and (height % 2 or width % 2):
+        raise ValueError(f"H.264 4:2:0 needs even sides, got {width}x{height}; use codec 'ffv1' or an even size")
+    track = container.add_stream("libx264" if codec == "h264" else "ffv1", rate=rate)
+    track.width, track.height = width, height
+    track.codec_context.thread_count = 1  # x264's output depends on its thread count
+    track.codec_context.time_base = 1 / rate
+    if codec == "h264":
+        track.pix_fmt = "yuv420p"
+        track.options = {"crf": "10", "preset": "veryfast", "threads": "1"}
+        track.codec_context.colorspace = 6  # SMPTE 170M, that is BT.601
+        track.codec_context.color_range = 1  # limited
+    else:
+        track.pix_fmt = "bgr0"
+        track.options = {"level": "3", "slices": "4", "slicecrc": "1"}
+    return track
+
+
+def _encode_audio(container: Any, track: Any, audio: NDArray[np.float32], sample_rate: int) -> None:
+    pcm = np.clip(audio, -1.0, 1.0).astype(np.float32)
+    resampler = av.AudioResampler(format=track.codec_context.format, layout="mono", rate=sample_rate)
+    for start in range(0, len(pcm), 1024):
+        block = av.AudioFrame.from_ndarray(pcm[None, start : start + 1024], format="fltp", layout="mono")
+        block.sample_rate, block.pts, block.time_base = sample_rate, start, Fraction(1, sample_rate)
+        for converted in resampler.resample(block):
+            container.mux(track.encode(converted))
+    container.mux(track.encode(None))
+
+
+def write_wav(path: Path, audio: NDArray[np.float32], sample_rate: int = AUDIO_RATE) -> None:
+    """Write (n,) float32 mono in [-1, 1] as 16-bit PCM, rounded to nearest and clipped, atomically."""
+    pcm = np.clip(np.rint(np.asarray(audio, np.float64) * 32767), -32768, 32767).astype("<i2")
+    with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(pcm.tobytes())
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an (H, W, 3) uint8 RGB image, atomically."""
+    done, data = cv2.imencode(".png", image[..., ::-1])
+    if not done:
+        raise MediaError("encode", f"{path}: the image cannot be encoded")
+    write_bytes(path, data.tobytes())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def file_sha256(path: Path, *, progress: Callable[[int], object] | None = None) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            if progress:
+                progress(len(block))
+    return digest.hexdigest()
