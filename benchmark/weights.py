@@ -173,6 +173,24 @@ def status(name: str, rehash: bool = False) -> Status:
     return Status(network, "missing")
 
 
+def describe(name: str) -> str:
+    """What a person wants to know before using a network, in a few lines."""
+    network = entry(name)
+    found = status(name)
+    lines = [
+        f"{network.name}: {network.title}",
+        f"  use      {network.use}",
+        f"  licence  {network.licence}",
+        f"  terms    {network.terms}",
+        f"  page     {network.page}",
+        *(f"  source   {source.url}" for source in network.official),
+        *(f"  mirror   {source.package} {source.version}: {source.member}" for source in network.mirrors),
+        f"  digest   {network.sha256 or network.git_blob or 'none published: taken as added'}",
+        f"  here     {found.file if found.state == 'ok' else f'{found.state}: {network.command}'}",
+    ]
+    return "\n".join(lines)
+
+
 def add(name: str, file: Path) -> Path:
     """Keep a copy of a file that the user has, after checking its digest; it is then preferred to every source."""
     network = entry(name)
