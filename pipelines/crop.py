@@ -8,7 +8,7 @@ portrait       DICE-Talk (released demo, toto222/DICE-Talk @a8a92b1): the face b
 aligned        similarity transform of five points to a template, one transform for the whole clip.
 aligned-frame  the same, a transform for each frame (removes head motion).
 
-What a crop shows beyond the source picture is black, and its share is recorded.
+What a crop shows beyond the source picture repeats the picture's edge, and its share is recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Crop = Literal["square", "portrait", "aligned", "aligned-frame"]
 CROPS: tuple[Crop, ...] = ("square", "portrait", "aligned", "aligned-frame")
 DEFAULT_SIZE: dict[str, int] = {"square": 256, "portrait": 512, "aligned": 256, "aligned-frame": 256}
 
-SQUARE = 1.8
+SQUARE = 1.6
 FOLLOW = 0.5  # s, standard deviation of the Gaussian that smooths the path of the square crop's centre
 
 # Left eye, right eye, nose tip, mouth corners (left and right as the viewer sees them) of the ArcFace alignment,
@@ -37,8 +37,8 @@ ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
     np.float32,
 )
-# The same face at half the scale and a little above the middle: ArcFace's own crop cuts chin and hair.
-PORTRAIT_TEMPLATE = ((ARCFACE_TEMPLATE / 112 - 0.5) * 0.55 + np.array([0.5, 0.47], np.float32)).astype(np.float32)
+# The same face smaller and a little above the middle: ArcFace's own crop cuts chin and hair.
+PORTRAIT_TEMPLATE = ((ARCFACE_TEMPLATE / 112 - 0.5) * 0.62 + np.array([0.5, 0.47], np.float32)).astype(np.float32)
 
 
 def similarity(points: Points, template: Points) -> NDArray[np.float64]:
@@ -74,7 +74,7 @@ def warp(frame: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> ND
             [[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1.0]], np.float64
         )
     out: NDArray[np.uint8] = cv2.warpAffine(  # type: ignore[assignment]
-        frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return out
 
@@ -144,7 +144,7 @@ def _cut_square(frame: NDArray[np.uint8], square: NDArray[np.int64], size: int) 
     inside = frame[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
     pad = (max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0))
     if any(pad):
-        inside = cv2.copyMakeBorder(inside, *pad, cv2.BORDER_CONSTANT)  # type: ignore[assignment, call-overload]
+        inside = cv2.copyMakeBorder(inside, *pad, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
     interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
     out: NDArray[np.uint8] = cv2.resize(inside, (size, size), interpolation=interpolation)  # type: ignore[assignment]
     return out

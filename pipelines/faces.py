@@ -52,11 +52,13 @@ class Faces:
                  short gaps are interpolated, NaN where the main face is missing for longer
     detected  (T,) bool, the main face was found in that frame
     others    most faces seen beside the main one in any frame looked at
+    rival     area of the second face, summed over its frames, as a share of the main one's
     """
 
     points: Points
     detected: NDArray[np.bool_]
     others: int
+    rival: float
 
 
 @contextmanager
@@ -185,7 +187,7 @@ def track(frames: Callable[[], Iterable[Frame]], fps: float = 25.0, backend: Bac
         finally:
             several.close()
     faces = _main_face(found, fps)
-    return Faces(faces.points, faces.detected, max(faces.others, most - 1))
+    return Faces(faces.points, faces.detected, max(faces.others, most - 1), faces.rival)
 
 
 def _main_face(found: list[list[Points]], fps: float) -> Faces:
@@ -201,14 +203,16 @@ def _main_face(found: list[list[Points]], fps: float) -> Faces:
                 tracks.append({k: face})
     if not tracks:
         raise FaceError("no_face", f"no face in any of {len(found)} frames")
-    main = max(tracks, key=lambda t: sum(_area(boxes(face)) for face in t.values()))
+    weights = [sum(_area(boxes(face)) for face in t.values()) for t in tracks]
+    main = tracks[int(np.argmax(weights))]
+    rival = sorted([0.0, *weights])[-2] / max(weights)
     points = np.full((len(found), NUM_POINTS, 3), np.nan, np.float32)
     for k, face in main.items():
         points[k] = face
     detected = np.zeros(len(found), bool)
     detected[list(main)] = True
     others = max(len(faces) - (k in main) for k, faces in enumerate(found))
-    return Faces(_fill(points, detected, round(MAX_GAP * fps)), detected, others)
+    return Faces(_fill(points, detected, round(MAX_GAP * fps)), detected, others, rival)
 
 
 def _closeness(seen: dict[int, Points], face: Points) -> float:

@@ -32,7 +32,7 @@ class Clip:
     av_start, av_end  s by which the raw audio starts and ends after the raw video (both were trimmed to the
                       common end; a late start was filled with silence)
     crop, crop_side   crop name, and its median side in source pixels; padding is the mean share of the crop
-                      that lies outside the source picture and was filled with black
+                      that lies outside the source picture and repeats its edge
     detected          share of frames in which the main face was found (the rest was interpolated)
     other_faces       most faces seen beside the main one in any frame
     tool_version      of this suite

@@ -209,13 +209,21 @@ def video_length(path: Path) -> float:
     return len(frame_times(path)) / float(FPS)
 
 
-def read_audio(path: Path, sample_rate: int = AUDIO_RATE, *, origin: float | None = None) -> NDArray[np.float32]:
-    """The first audio track as (n,) float32 mono in [-1, 1] at `sample_rate`, on the clock of the video.
+def read_audio(path: Path, sample_rate: int = AUDIO_RATE) -> NDArray[np.float32]:
+    """The first audio track as (n,) float32 mono in [-1, 1] at `sample_rate`, on the clock of the file's video.
+
+    Raises MediaError: missing, empty, lfs_pointer, not_media, no_audio, corrupt.
+    """
+    return read_audio_at(path, sample_rate)[0]
+
+
+def read_audio_at(
+    path: Path, sample_rate: int = AUDIO_RATE, *, origin: float | None = None
+) -> tuple[NDArray[np.float32], float]:
+    """read_audio(), and the s by which the track starts after the clock's zero (negative: that much was cut).
 
     Channels are averaged; resampling is soxr's very-high-quality mode. `origin` is the time of the first video
     frame when the audio lies in another file; by default it is read from this one (0 where there is no video).
-
-    Raises MediaError: missing, empty, lfs_pointer, not_media, no_audio, corrupt.
     """
     with _open(path) as container:
         if not container.streams.audio:
@@ -242,7 +250,8 @@ def read_audio(path: Path, sample_rate: int = AUDIO_RATE, *, origin: float | Non
         blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     audio = np.concatenate(blocks)
     shift = round((start - origin) * sample_rate)
-    return np.concatenate([np.zeros(shift, np.float32), audio]) if shift > 0 else audio[-shift:]
+    audio = np.concatenate([np.zeros(shift, np.float32), audio]) if shift > 0 else audio[-shift:]
+    return audio, start - origin
 
 
 def _audio_blocks(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, NDArray[np.float32], int]]:
