@@ -279,6 +279,24 @@ def manifest_check(workspace: Path, name: str, quick: bool) -> None:
         raise SystemExit(1)
 
 
+@bench.command()
+@click.pass_obj
+def doctor(workspace: Path) -> None:
+    """Say what this machine has, what is missing and the command that gets it; exits with 1 if the demo cannot run.
+
+    \b
+    Examples:
+      bench doctor
+      bench --workspace /data/work doctor
+    """
+    from benchmark import doctor as checks
+
+    findings = list(checks.examine(workspace))
+    click.echo(checks.report(findings))
+    if any(finding.state == "broken" for finding in findings):
+        raise BenchError("the demo cannot run here; mend what is called broken above")
+
+
 def main() -> None:
     """Entry point of the console script; an error that the user can mend is one line, not a traceback."""
     try:
