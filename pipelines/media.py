@@ -394,7 +394,7 @@ def _encode_audio(container: Any, track: Any, audio: NDArray[np.float32], sample
 
 def write_wav(path: Path, audio: NDArray[np.float32], sample_rate: int = AUDIO_RATE) -> None:
     """Write (n,) float32 mono in [-1, 1] as 16-bit PCM, rounded to nearest and clipped, atomically."""
-    pcm = np.clip(np.rint(np.asarray(audio, np.float64) * 32767), -32768, 32767).astype("<i2")
+    pcm = np.clip(np.rint(np.asarray(audio, np.float64) * 32768), -32768, 32767).astype("<i2")
     with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

@@ -156,18 +156,18 @@ def _inside(box: NDArray[np.float32], width: int, height: int) -> NDArray[np.flo
 
 
 def trim(row: Row) -> Row:
-    """Cut picture and sound to their common end, in whole frames."""
+    """Cut picture and sound to their common end, in whole frames: the last is the one in which the shorter track
+    ends, so that up to 40 ms of silence is added rather than a frame of picture lost (codecs end sound early)."""
     per_frame = media.AUDIO_RATE // 25
-    frames = min(row["video_frames"], len(row["audio"]) // per_frame)
+    frames = min(row["video_frames"], -(-len(row["audio"]) // per_frame))
     if frames < MIN_FRAMES:
-        raise Reject(
-            "too_short", f"{frames / 25:.2f} s of picture and sound, expected at least {MIN_FRAMES / 25:.2f} s"
-        )
-    leading = int(np.argmax(row["audio"] != 0)) / media.AUDIO_RATE
+        seconds = f"{frames / 25:.2f} s of picture and sound"
+        raise Reject("too_short", f"{seconds}, expected {MIN_FRAMES / 25:.2f} s or more")
+    audio = row["audio"][: frames * per_frame]
     return row | {
         "num_frames": frames,
         "av_end": len(row["audio"]) / media.AUDIO_RATE - row["video_frames"] / 25,
-        "audio": row["audio"][: frames * per_frame],
+        "audio": np.pad(audio, (0, frames * per_frame - len(audio))),
         "points": row["points"][:frames],
     }
 

@@ -1,0 +1,50 @@
+"""Small media made on the spot, and the folder of real clips where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from samples import tone
+
+from pipelines import media
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real() -> Callable[[str], Path]:
+    """A file of the folder of real clips; the test is skipped where it is missing."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"the real clip {name} is not on this machine (../shared/data)")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def make_video(tmp_path: Path) -> Callable[..., Path]:
+    """Write a video of moving noise: make_video("a.mp4", frames=50, fps=25, size=(128, 96), audio=True)."""
+
+    def make(
+        name: str,
+        frames: int = 25,
+        fps: float | Fraction = 25,
+        size: tuple[int, int] = (128, 96),
+        audio: bool = True,
+        rate: int = 48_000,
+    ) -> Path:
+        rng = np.random.default_rng(0)
+        pictures = rng.integers(0, 255, (frames, size[1] // 8, size[0] // 8, 3), np.uint8)
+        sound = tone(frames / float(fps), rate) if audio else None
+        path = tmp_path / name
+        media.write_video(path, (p.repeat(8, 0).repeat(8, 1) for p in pictures), fps, audio=sound, sample_rate=rate)
+        return path
+
+    return make
