@@ -297,6 +297,215 @@ def doctor(workspace: Path) -> None:
         raise BenchError("the demo cannot run here; mend what is called broken above")
 
 
+protocol_option = click.option(
+    "--protocol", "protocol_name", default="demo", show_default=True, help="Name, or path of a TOML file."
+)
+device_option = click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where networks run."
+)
+
+
+@bench.command()
+@click.option("--method", "method_name", required=True, help="Name, or path of a TOML file.")
+@protocol_option
+@workers_option
+@click.option("--resume/--fresh", default=True, show_default=True, help="Keep the videos made before, or make all anew.")
+@click.pass_obj
+def generate(workspace: Path, method_name: str, protocol_name: str, workers: int | None, resume: bool) -> None:
+    """Run a method over a protocol: one video a pair in WORKSPACE/generated/METHOD/PROTOCOL.
+
+    Only what is missing or changed is made; exits with 1 if a video could not be made.
+
+    \b
+    Examples:
+      bench generate --method still
+      bench generate --method my-method.toml --protocol demo --workers 4
+    """
+    from collections import Counter
+
+    from benchmark import engine, protocol
+    from benchmark import generate as job
+
+    asked, method = protocol.load(protocol_name, workspace), job.load_method(method_name, workspace)
+    made = job.generate(method, asked, workspace, workers=workers or engine.default_workers(), fresh=not resume)
+    errors = Counter(one.error for one in made.values() if one.error)
+    click.echo(f"{len(made) - errors.total()} of {len(made)} videos in {job.folder(method.name, asked, workspace)}")
+    for reason, count in errors.most_common():
+        click.echo(f"  {count}x {reason}")
+    if errors:
+        raise SystemExit(1)
+
+
+@bench.command("eval")
+@click.option("--method", "method_name", help="Name, or path of a TOML file; what is missing is generated first.")
+@click.option(
+    "--videos", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A folder of videos to score."
+)
+@click.option("--name", help="What to call the method that made --videos.")
+@protocol_option
+@click.option("--allow-partial", is_flag=True, help="Let set-level metrics (FID) score an incomplete set, marked.")
+@workers_option
+@device_option
+@click.pass_obj
+def evaluate(
+    workspace: Path,
+    method_name: str | None,
+    videos: Path | None,
+    name: str | None,
+    protocol_name: str,
+    allow_partial: bool,
+    workers: int | None,
+    device: str,
+) -> None:
+    """Score a method, or a folder of videos named by the ids of `bench protocol export`, on a protocol.
+
+    What was extracted before is never extracted again. What cannot be scored is a row with its reason. The noise
+    floor (real against real) is scored along.
+
+    \b
+    Examples:
+      bench eval --method ground-truth
+      bench eval --videos outputs/ --name my-method --protocol demo
+      bench eval --method still --device cuda --workers 1
+    """
+    from benchmark import engine, protocol
+    from benchmark import evaluate as job
+
+    if (method_name is None) == (videos is None) or (videos is None) != (name is None):
+        raise BenchError("give either --method NAME, or --videos DIR together with --name NAME")
+    asked = protocol.load(protocol_name, workspace)
+    settings = job.Settings(workers or engine.default_workers(), device, allow_partial)
+    if videos is not None and name is not None:
+        done = job.evaluate_videos(videos, name, asked, workspace, settings)
+    else:
+        done = job.evaluate_method(str(method_name), asked, workspace, settings)
+    for remark in done.remarks:
+        click.echo(remark)
+    failed = sum(row.error is not None for row in done.rows)
+    click.echo(f"{len(done.rows)} rows, {failed} of them with a reason instead of a value, in {done.path}")
+
+
+@bench.command()
+@protocol_option
+@click.pass_obj
+def leaderboard(workspace: Path, protocol_name: str) -> None:
+    """Print the table of everything evaluated on a protocol; write it as CSV and Markdown.
+
+    \b
+    Examples:
+      bench leaderboard
+      bench leaderboard --protocol demo
+    """
+    from benchmark.publish import publish
+
+    done = publish(protocol_name, workspace)
+    for remark in done.remarks:
+        click.echo(remark, err=True)
+    click.echo(done.markdown)
+    click.echo(f"tidy.csv, table.csv and table.md are in {done.folder}", err=True)
+
+
+@bench.group("protocol")
+def protocol_group() -> None:
+    """Evaluation protocols: list, show, export."""
+
+
+@protocol_group.command("list")
+@click.pass_obj
+def protocol_list(workspace: Path) -> None:
+    """List the protocols of the package and of WORKSPACE/protocols.
+
+    \b
+    Examples:
+      bench protocol list
+    """
+    from benchmark import configs, protocol
+
+    for name in sorted(configs.available("protocols", workspace)):
+        asked = protocol.load(name, workspace)
+        click.echo(f"{name:24}{asked.dataset:16}{asked.conditioning:13}{asked.title}")
+
+
+@protocol_group.command("show")
+@click.argument("name")
+@click.pass_obj
+def protocol_show(workspace: Path, name: str) -> None:
+    """Print a protocol's file and digest.
+
+    \b
+    Examples:
+      bench protocol show demo
+    """
+    from benchmark import configs, protocol
+
+    path = configs.find("protocols", name, workspace)
+    click.echo(f"{path.read_text(encoding='utf-8')}\n# {path}\n# digest {protocol.load(name, workspace).digest}")
+
+
+@protocol_group.command("export")
+@click.argument("name")
+@click.option("--to", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write.")
+@click.pass_obj
+def protocol_export(workspace: Path, name: str, to: Path) -> None:
+    """Write what any outside method needs: portraits, sounds, emotion labels, target videos and pairs.csv.
+
+    Name the method's videos <pair_id>.mp4 and score them with `bench eval --videos DIR --name NAME`.
+
+    \b
+    Examples:
+      bench protocol export demo --to export/
+    """
+    from benchmark import protocol
+    from pipelines.media import MediaError
+
+    with one_line(MediaError, OSError):
+        rows = protocol.export(protocol.load(name, workspace), workspace, to)
+    click.echo(f"{len(rows)} pairs in {to / 'pairs.csv'}")
+    for row in rows:
+        if row["error"]:
+            click.echo(f"  {row['pair_id']}: {row['error']}")
+
+
+@bench.group("methods")
+def methods_group() -> None:
+    """Methods that can be generated and scored: list, show."""
+
+
+@methods_group.command("list")
+@click.pass_obj
+def methods_list(workspace: Path) -> None:
+    """List the methods of the package and of WORKSPACE/methods.
+
+    \b
+    Examples:
+      bench methods list
+    """
+    from benchmark import configs
+    from benchmark.generate import load_method
+
+    for name in sorted(configs.available("methods", workspace)):
+        method = load_method(name, workspace)
+        click.echo(f"{name:24}{method.kind:10}{method.conditioning:13}{method.licence:16}{method.title}")
+
+
+@methods_group.command("show")
+@click.argument("name")
+@click.pass_obj
+def methods_show(workspace: Path, name: str) -> None:
+    """Print a method's file.
+
+    \b
+    Examples:
+      bench methods show shuffled-audio
+    """
+    from benchmark import configs
+    from benchmark.generate import load_method
+
+    path = configs.find("methods", name, workspace)
+    load_method(name, workspace)
+    click.echo(f"{path.read_text(encoding='utf-8')}\n# {path}")
+
+
 def main() -> None:
     """Entry point of the console script; an error that the user can mend is one line, not a traceback."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 import zipfile
 from collections.abc import Mapping
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from pipelines.media import atomic_path
 
 STORE_VERSION = 1
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +43,15 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.damaged: list[str] = []
 
     def path(self, key: Key) -> Path:
         name = re.sub(r"[^A-Za-z0-9@._+-]", "_", key.extractor)
         return self.root / name / key.hash[:2] / f"{key.hash}.npz"
 
     def get(self, key: Key) -> dict[str, NDArray[Any]] | None:
-        """The arrays, or None when they are not stored. A damaged file counts as not stored, with a warning."""
+        """The arrays, or None when they are not stored. A damaged file counts as not stored, and is noted in
+        `damaged`."""
         path = self.path(key)
         try:
             with np.load(path, allow_pickle=False) as stored:
@@ -59,7 +59,7 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            log.warning("%s: damaged (%s); it is extracted again", path, str(error).split("\n")[0])
+            self.damaged.append(f"{path}: damaged ({str(error).splitlines()[0]}); extracted again")
             return None
 
     def put(self, key: Key, arrays: Mapping[str, NDArray[Any]]) -> None:

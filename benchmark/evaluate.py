@@ -1,0 +1,350 @@
+"""Scores videos against a protocol: extracts what is missing, reduces, writes result rows and the run's record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark import configs, extraction, generate, matching, protocol, provenance
+from benchmark.cli import BenchError
+from benchmark.extraction import Extracted, Item, Need
+from benchmark.features import Key, Store
+from benchmark.generate import Method
+from benchmark.protocol import Pair, Protocol
+from benchmark.views import SURVEY, Source
+from leaderboards import results
+from leaderboards.results import Result
+from metrics import base
+from metrics.base import Features, Metric, MetricError
+from pipelines.manifest import Clip
+
+FLOOR = "real-halves"  # reserved name of the row that shows what a set-level metric gives for real against real
+
+Score = tuple[Metric, Pair | None, float | str, int, int]  # pair or whole set, value or reason, n used, n expected
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to evaluate. None of it but the device and `allow_partial` can change a row."""
+
+    workers: int = 1
+    device: str = "cpu"
+    allow_partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A pair and the video to score it by; without a video, the reason."""
+
+    pair: Pair
+    video: Path | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was written, and what a person should be told about it."""
+
+    path: Path
+    rows: list[Result]
+    remarks: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What all scores of one evaluation share."""
+
+    method: Method
+    asked: Protocol
+    workspace: Path
+    settings: Settings
+    metrics: tuple[Metric, ...]
+    plan: extraction.Plan
+    unavailable: Mapping[str, str]
+    started: float
+
+    def why_unavailable(self, metric: Metric) -> str | None:
+        return next((self.unavailable[name] for _, name in metric.needs if name in self.unavailable), None)
+
+
+def evaluate_method(method_name: str, asked: Protocol, workspace: Path, settings: Settings) -> Evaluation:
+    """Generate what is missing, score it, and score the noise floor. Raises BenchError as generate() and evaluate()."""
+    method = generate.load_method(method_name, workspace)
+    _refuse_floor(method.name)
+    members = protocol.pairs(protocol.read_clips(asked, workspace), asked)
+    made = generate.generate(method, asked, workspace, workers=settings.workers)
+    folder = generate.folder(method.name, asked, workspace)
+    entries = []
+    for pair in members:
+        error = made[pair.pair_id].error
+        video = folder / f"{pair.pair_id}.mp4"
+        entries.append(Entry(pair, None, f"not generated: {error}") if error else Entry(pair, video))
+    real_halves(members, asked, workspace, settings)
+    return evaluate(entries, method, asked, workspace, settings)
+
+
+def evaluate_videos(videos: Path, name: str, asked: Protocol, workspace: Path, settings: Settings) -> Evaluation:
+    """Score a folder of anybody's videos; its remarks begin with what matched.
+
+    Raises BenchError for a name that cannot be a file name or is one of the package's methods, and when no file
+    matches.
+    """
+    if not configs.NAME.fullmatch(name):
+        raise BenchError(f"--name {name!r} must be letters, digits and . _ + - (it becomes a file name)")
+    _refuse_floor(name)
+    if name in configs.available("methods", workspace):
+        raise BenchError(f"--name {name!r} is a method of its own (`bench methods show {name}`); choose another")
+    members = protocol.pairs(protocol.read_clips(asked, workspace), asked)
+    matched = matching.match([pair.pair_id for pair in members], matching.videos(videos))
+    if not matched.found:
+        raise BenchError(
+            f"{videos}: no video is named after a pair of protocol {asked.name} (such as {members[0].pair_id}.mp4); "
+            f"`bench protocol export {asked.name} --to DIR` writes the ids"
+        )
+    entries = []
+    for pair in members:
+        files = ", ".join(path.name for path in matched.ambiguous.get(pair.pair_id, ()))
+        reason = f"ambiguous, several videos fit: {files}" if files else "no video was given for this pair"
+        video = matched.found.get(pair.pair_id)
+        entries.append(Entry(pair, video, None if video else reason))
+    method = Method(name, name, generator="", licence="", conditioning=asked.conditioning)
+    real_halves(members, asked, workspace, settings)
+    done = evaluate(entries, method, asked, workspace, settings)
+    return replace(done, remarks=[matched.report(), *done.remarks])
+
+
+def _refuse_floor(name: str) -> None:
+    if name == FLOOR:
+        raise BenchError(f"the name {FLOOR!r} is reserved for the noise floor; choose another")
+
+
+def evaluate(
+    entries: Sequence[Entry], method: Method, asked: Protocol, workspace: Path, settings: Settings
+) -> Evaluation:
+    """Score every entry by every metric of the protocol and write results/<protocol>/<method>.parquet.
+
+    Nothing is dropped: a clip or a metric that cannot be scored is a row with its reason. A set-level metric
+    refuses a set with missing clips, unless told to; n_used tells. Rows do not depend on the number of workers.
+
+    Raises BenchError for an unknown metric.
+    """
+    scores = _metrics(asked)
+    run = _start(method, asked, workspace, settings, scores, [n for m in scores for n in m.needs])
+    found = _extract(run, entries)
+    rows: list[Score] = []
+    for metric in scores:
+        if metric.level == "clip":
+            for entry in entries:
+                value = _clip_score(run, metric, found[entry.pair.pair_id])
+                rows.append((metric, entry.pair, value, int(isinstance(value, float)), 1))
+        else:
+            everyone = [found[entry.pair.pair_id] for entry in entries]
+            columns = [(everyone, need) for need in metric.needs]
+            rows.append((metric, None, *_set_score(run, metric, columns)))
+    return _write(run, [entry.pair for entry in entries], found, rows)
+
+
+def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, settings: Settings) -> Evaluation | None:
+    """The noise floor: each set-level metric of generated against real clips, between two disjoint halves of the
+    real ones. None if the protocol has no such metric."""
+    scores = [
+        metric
+        for metric in _metrics(asked)
+        if metric.level == "set" and {side for side, _ in metric.needs} == {"generated", "real"}
+    ]
+    if not scores:
+        return None
+    one, other = split_halves(members, asked.seed)
+    title = f"Real against real (disjoint halves of {len(one)} and {len(other)} clips)"
+    needs: list[Need] = [("real", name) for metric in scores for _, name in metric.needs]
+    method = Method(FLOOR, title, generator="", licence="", kind="baseline")
+    run = _start(method, asked, workspace, settings, scores, needs)
+    found = _extract(run, [Entry(pair, None) for pair in members])
+    side = {"generated": [found[p.pair_id] for p in one], "real": [found[p.pair_id] for p in other]}
+    rows: list[Score] = []
+    for metric in scores:
+        columns: list[tuple[Sequence[Extracted], Need]] = [(side[s], ("real", name)) for s, name in metric.needs]
+        rows.append((metric, None, *_set_score(run, metric, columns)))
+    return _write(run, members, found, rows)
+
+
+def split_halves(members: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Two disjoint halves with the same share of each emotion (to within one clip), whatever the order given."""
+    order = sorted(members, key=lambda p: (p.target.emotion, protocol.seeded(seed, "halves", p.pair_id)))
+    return order[0::2], order[1::2]
+
+
+def _metrics(asked: Protocol) -> list[Metric]:
+    try:
+        return [base.metric(name) for name in asked.metrics]
+    except KeyError as error:
+        raise BenchError(f"protocol {asked.name}: {error.args[0]}") from None
+
+
+def _start(
+    method: Method,
+    asked: Protocol,
+    workspace: Path,
+    device: str,
+    workers: int,
+    scores: Sequence[Metric],
+    needs: Iterable[Need],
+) -> _Run:
+    plan, unavailable = extraction.plan(needs, asked, workspace / "features", device)
+    return _Run(method, asked, workspace, device, workers, tuple(scores), plan, unavailable, time.perf_counter())
+
+
+def _extract(run: _Run, entries: Sequence[Entry]) -> dict[str, Extracted]:
+    data = protocol.folder(run.asked, run.workspace)
+
+    def source(clip: Clip) -> Source:
+        return Source(data / clip.video, clip.sha256, data / clip.audio, clip.audio_sha256)
+
+    items = [
+        Item(
+            pair_id=e.pair.pair_id,
+            video=e.video,
+            real=source(e.pair.target),
+            reference=source(e.pair.reference) if e.pair.reference else None,
+        )
+        for e in entries
+        if e.error is None
+    ]
+    found = extraction.run(run.plan, items, run.settings.workers, f"evaluate {run.method.name}")
+    return {e.pair.pair_id: found.get(e.pair.pair_id) or Extracted(e.pair.pair_id, error=e.error) for e in entries}
+
+
+def _clip_score(run: _Run, metric: Metric, found: Extracted) -> float | str:
+    """The value, or the reason why there is none."""
+    problem = run.why_unavailable(metric) or next(filter(None, map(found.problem, metric.needs)), None)
+    return problem or _compute(run, metric, [found.keys[need] for need in metric.needs])
+
+
+def _set_score(
+    run: _Run, metric: Metric, columns: Sequence[tuple[Sequence[Extracted], Need]]
+) -> tuple[float | str, int, int]:
+    """(value or reason, n used, n expected) of a metric over, for each of its needs, the features of some clips."""
+    everyone = {clip.pair_id for clips, _ in columns for clip in clips}
+    unavailable = run.why_unavailable(metric)
+    if unavailable:
+        return unavailable, 0, len(everyone)
+    lost = {c.pair_id: why for clips, need in columns for c in clips if (why := c.problem(need))}
+    if lost and (not run.settings.allow_partial or len(lost) == len(everyone)):
+        (why, count), *_ = sorted(Counter(lost.values()).items(), key=lambda item: (-item[1], item[0]))
+        advice = "" if len(lost) == len(everyone) else "; --allow-partial scores the others"
+        return f"{len(lost)} of {len(everyone)} clips cannot be used ({count}x {why}){advice}", 0, len(everyone)
+    keys = [[clip.keys[need] for clip in clips if clip.pair_id not in lost] for clips, need in columns]
+    value = _compute(run, metric, keys)
+    return value, len(everyone) - len(lost) if isinstance(value, float) else 0, len(everyone)
+
+
+def _compute(run: _Run, metric: Metric, keys: Sequence[Key | Sequence[Key]]) -> float | str:
+    store = Store(run.plan.store)
+
+    def load(key: Key) -> Features:
+        features = store.get(key)
+        if features is None:
+            raise MetricError("stored features vanished or were damaged while scoring; evaluate again")
+        return features
+
+    try:
+        arguments = [load(key) if isinstance(key, Key) else [load(k) for k in key] for key in keys]
+        value = float(metric.compute(*arguments))
+    except MetricError as error:
+        return " ".join(str(error).split())
+    return "the score is NaN: its inputs are degenerate" if math.isnan(value) else value
+
+
+def _write(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted], scores: Iterable[Score]) -> Evaluation:
+    contents = _contents(run, members, found)
+    identifier = provenance.run_id(contents)
+    rows = [
+        Result(
+            method=run.method.name,
+            dataset=run.asked.dataset,
+            protocol=run.asked.name,
+            metric=metric.name,
+            metric_version=metric.version,
+            clip_id=pair.pair_id if pair else None,
+            identity=pair.target.identity if pair else None,
+            group=pair.target.emotion if pair else None,
+            value=value if isinstance(value, float) else None,
+            error=value if isinstance(value, str) else None,
+            n_used=n_used,
+            n_expected=n_expected,
+            replicates=None,
+            run_id=identifier,
+        )
+        for metric, pair, value, n_used, n_expected in scores
+    ]
+    folder = run.workspace / "results" / run.asked.name
+    circumstances = {
+        "hardware": provenance.hardware(run.settings.device),
+        "workers": run.settings.workers,
+        "seconds": round(time.perf_counter() - run.started, 2),
+    }
+    provenance.write(folder / "runs", identifier, contents, circumstances)
+    path = folder / f"{run.method.name}.parquet"
+    results.write(rows, path)
+    return Evaluation(path, rows, _remarks(found.values()))
+
+
+def _contents(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted]) -> dict[str, Any]:
+    """Everything that determines the rows, and how the table shows them."""
+    asked, plan = run.asked, run.plan
+    return {
+        "code": provenance.code(),
+        "device": run.settings.device,
+        "allow_partial": run.settings.allow_partial,
+        "protocol": {**asdict(asked), "digest": asked.digest},
+        "pairs": protocol.pairs_digest(members),
+        "method": asdict(run.method),
+        "metrics": {
+            m.name: {
+                "version": m.version,
+                "label": m.label,
+                "direction": m.direction,
+                "digits": m.digits,
+                "unit": m.unit,
+                "source": m.source,
+            }
+            for m in run.metrics
+        },
+        "extractors": {name: plan.extractor(name).id for name in sorted(plan.weights)},
+        "weights": {name: w.sha256 for files in plan.weights.values() for name, w in files.items()},
+        "survey": SURVEY,
+        "clips": {
+            clip.pair_id: {
+                "sha256": clip.sha256,
+                "num_frames": clip.num_frames,
+                "lengths": clip.lengths,
+                "own_sound": clip.own_sound,
+                "framing": clip.framing and asdict(clip.framing),
+                "error": clip.error,
+            }
+            for clip in found.values()
+        },
+    }
+
+
+def _remarks(found: Iterable[Extracted]) -> list[str]:
+    clips = sorted(found, key=lambda clip: clip.pair_id)
+    remarks = [line for clip in clips for line in clip.damaged]
+    framed = [clip.pair_id for clip in clips if clip.framing and clip.framing.differs]
+    if framed:
+        remarks.append(
+            f"{len(framed)} of {len(clips)} clips are framed otherwise than the real ones ({framed[0]}, ...): image "
+            "metrics measure the framing too; a protocol with eval_crop = 'common-detector' removes it"
+        )
+    cut = sum(clip.lengths is not None and clip.lengths[0] != clip.lengths[1] for clip in clips if not clip.error)
+    if cut:
+        remarks.append(f"{cut} of {len(clips)} clips differ in length from the real ones; the common prefix counts")
+    silent = sum(clip.own_sound is False for clip in clips)
+    if silent:
+        remarks.append(f"{silent} of {len(clips)} videos have no sound track; the driving sound stands in")
+    return remarks

@@ -1,0 +1,257 @@
+"""Runs a method over a protocol: one video a pair, each with a record of what made it; resumable."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmark import configs, engine, protocol
+from benchmark.cli import BenchError
+from benchmark.protocol import Conditioning, Pair, Protocol
+from pipelines import media
+from reference_models.base import CHUNK, Generator, Request
+
+RECORD_VERSION = 1
+
+
+class GeneratorError(Exception):
+    """A generator broke its contract; the message becomes the pair's error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One TOML file of methods/.
+
+    generator     "module:Class" with `generate(request)`, built as Class(**options) once a process
+    kind          "baseline" rows may read the real frames whatever the conditioning
+    audio         "target": the sound of the pair; "shuffled": that of another pair, cut or repeated to length
+    conditioning  "target-pose" methods may read the real frames; they are never scored with one-shot ones
+    licence       of the method's code and weights, shown by `bench methods list`
+    """
+
+    name: str
+    title: str
+    generator: str
+    licence: str
+    kind: Literal["baseline", "method"] = "method"
+    audio: Literal["target", "shuffled"] = "target"
+    conditioning: Conditioning = "one-shot"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What became of one pair: the file's SHA-256, or the reason why there is none.
+
+    key      digest of everything that determines the video
+    seconds  wall time of generation and encoding
+    """
+
+    pair_id: str
+    key: str
+    sha256: str | None
+    seconds: float
+    error: str | None
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    pair: Pair
+    donor: Pair  # whose sound drives the video
+    seed: int
+    key: str
+
+
+def load_method(name_or_path: str, workspace: Path) -> Method:
+    """The method of that name or file. Raises BenchError on an unknown name, key or value."""
+    return configs.read(configs.find("methods", name_or_path, workspace), Method)
+
+
+def folder(method: str, asked: Protocol, workspace: Path) -> Path:
+    """Where a method's videos of a protocol lie, as <pair_id>.mp4 with <pair_id>.json beside."""
+    return workspace / "generated" / method / asked.name
+
+
+def generate(
+    method: Method, asked: Protocol, workspace: Path, *, workers: int = 1, fresh: bool = False
+) -> dict[str, Made]:
+    """Make what is missing or out of date (all of it with `fresh`), and return what became of every pair by id.
+
+    A pair that fails is recorded with its reason and tried again next time; the others go on.
+
+    Raises BenchError when the generator cannot be built, when its conditioning is not the protocol's, or when
+    the dataset is not there.
+    """
+    if method.kind == "method" and method.conditioning != asked.conditioning:
+        raise BenchError(
+            f"{method.name} is {method.conditioning}, protocol {asked.name} is {asked.conditioning}: "
+            "the two are never shown in one table"
+        )
+    _generator(method.generator, json.dumps(method.options, sort_keys=True))  # fails here, once, not in every worker
+    members = protocol.pairs(protocol.read_clips(asked, workspace), asked)
+    to = folder(method.name, asked, workspace)
+    done, todo = {}, []
+    for job in _jobs(members, method, asked):
+        if job.pair.error is not None:
+            done[job.pair.pair_id] = Made(job.pair.pair_id, job.key, None, 0.0, job.pair.error)
+        elif not fresh and (made := _recorded(to, job)):
+            done[job.pair.pair_id] = made
+        else:
+            todo.append(job)
+    make = partial(_make, method, protocol.folder(asked, workspace), to)
+    progress = tqdm(total=len(members), initial=len(done), desc=f"generate {method.name}", unit="clip")
+    with progress:
+        for outcome in engine.run(make, todo, workers=workers):
+            job, made = outcome.item, outcome.value
+            if made is None:  # the worker itself died
+                made = Made(job.pair.pair_id, job.key, None, 0.0, _line(outcome.error or RuntimeError()))
+            done[job.pair.pair_id] = made
+            progress.update()
+    return done
+
+
+def donors(members: Sequence[Pair], seed: int) -> dict[str, Pair]:
+    """Another pair for each pair, every one used once: another sentence and person wherever that is possible.
+
+    Among all cyclic shifts of one seeded order (sorted by sentence) the one with the most pairs of another
+    sentence, then of another person, is taken. Raises BenchError for fewer than two pairs.
+    """
+    if len(members) < 2:
+        raise BenchError("shuffled audio needs at least two pairs")
+    words = [pair.target.sentence or pair.pair_id for pair in members]
+    order = sorted(range(len(members)), key=lambda i: (words[i], protocol.seeded(seed, "donor", members[i].pair_id)))
+    sentence = np.unique([words[i] for i in order], return_inverse=True)[1]
+    person = np.unique([members[i].target.identity for i in order], return_inverse=True)[1]
+
+    def differences(shift: int) -> tuple[int, int]:
+        other = np.roll(sentence, -shift) != sentence, np.roll(person, -shift) != person
+        return int(other[0].sum()), int((other[0] & other[1]).sum())
+
+    best = max(range(1, len(members)), key=differences)
+    return {members[a].pair_id: members[b] for a, b in zip(order, np.roll(order, -best), strict=True)}
+
+
+def _jobs(members: Sequence[Pair], method: Method, asked: Protocol) -> Iterator[_Job]:
+    given = {pair.pair_id: pair for pair in members}
+    if method.audio == "shuffled":
+        given = donors(members, asked.seed)
+    contents = {k: v for k, v in asdict(method).items() if k not in ("title", "licence")}
+    for pair in members:
+        donor, target = given[pair.pair_id], pair.target
+        seed = protocol.seeded(asked.seed, pair.pair_id) % 2**31
+        inputs = {
+            "reference": pair.reference.sha256 if pair.reference else None,
+            "audio": donor.target.audio_sha256,
+            "target": target.sha256,
+            "emotion": [target.emotion, target.intensity],
+            "frames": [target.num_frames, target.fps],
+            "seed": seed,
+        }
+        yield _Job(pair, donor, seed, configs.digest([RECORD_VERSION, contents, inputs]))
+
+
+def _recorded(to: Path, job: _Job) -> Made | None:
+    """The record of an earlier run, if it is of this very job and its video is untouched."""
+    try:
+        made = Made(**json.loads((to / f"{job.pair.pair_id}.json").read_text(encoding="utf-8")))
+        whole = made.sha256 == media.file_sha256(to / f"{job.pair.pair_id}.mp4")
+    except (OSError, ValueError, TypeError):
+        return None
+    return made if made.key == job.key and whole else None
+
+
+@lru_cache(maxsize=1)
+def _generator(spec: str, options: str) -> Generator:
+    module, _, name = spec.partition(":")
+    try:
+        made: Generator = getattr(importlib.import_module(module), name)(**json.loads(options))
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise BenchError(f"generator {spec!r} cannot be built: {_line(error)}") from error
+    return made
+
+
+def _make(method: Method, source: Path, to: Path, job: _Job) -> Made:
+    """Generate, encode and record one pair; runs in a worker."""
+    pair, started = job.pair, time.perf_counter()
+    video = to / f"{pair.pair_id}.mp4"
+    made = Made(pair.pair_id, job.key, None, 0.0, None)
+    try:
+        request = _request(method, source, job)
+        generator = _generator(method.generator, json.dumps(method.options, sort_keys=True))
+        frames = checked(generator.generate(request), request.num_frames)
+        media.write_video(video, frames, request.fps, audio=request.audio, sample_rate=request.sample_rate)
+        made = replace(made, sha256=media.file_sha256(video))
+    except Exception as error:  # somebody's generator may raise anything: a row with the reason
+        video.unlink(missing_ok=True)  # an older video must not pass for this job's
+        made = replace(made, error=_line(error), trace=traceback.format_exc())
+    made = replace(made, seconds=round(time.perf_counter() - started, 3))
+    with media.atomic_path(to / f"{pair.pair_id}.json") as temporary:
+        temporary.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
+    return made
+
+
+def _request(method: Method, source: Path, job: _Job) -> Request:
+    target, reference = job.pair.target, job.pair.reference
+    assert reference is not None, "pairs without reference are never generated"
+    audio = media.read_audio(source / job.donor.target.audio, target.sample_rate)
+    if method.audio == "shuffled":
+        audio = np.resize(audio, round(target.num_frames * target.sample_rate / target.fps))
+
+    def target_frames() -> Iterator[NDArray[np.uint8]]:
+        if method.kind == "method" and method.conditioning == "one-shot":
+            raise GeneratorError("a one-shot method asked for the real frames; state conditioning = 'target-pose'")
+        return media.read_frames(source / target.video, target.fps)
+
+    return Request(
+        reference=protocol.first_frame(source / reference.video),
+        audio=audio,
+        sample_rate=target.sample_rate,
+        emotion=target.emotion,
+        intensity=target.intensity,
+        num_frames=target.num_frames,
+        fps=target.fps,
+        seed=job.seed,
+        target_frames=target_frames,
+    )
+
+
+def checked(chunks: Iterable[NDArray[np.uint8]], num_frames: int) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a generator's chunks one by one, held to the contract of reference_models.base.
+
+    Raises GeneratorError on another type, dtype or shape, odd or changing sides, or another number of frames.
+    """
+    count, size = 0, None
+    for chunk in chunks:
+        if not isinstance(chunk, np.ndarray) or chunk.dtype != np.uint8:
+            kind = chunk.dtype if isinstance(chunk, np.ndarray) else type(chunk).__name__
+            raise GeneratorError(f"yielded {kind}; expected uint8 RGB, 0-255")
+        if chunk.ndim != 4 or chunk.shape[3] != 3 or not 1 <= len(chunk) <= CHUNK:
+            raise GeneratorError(f"yielded shape {chunk.shape}; expected (t, H, W, 3) with t from 1 to {CHUNK}")
+        size = size or chunk.shape[1:3]
+        if chunk.shape[1:3] != size or size[0] % 2 or size[1] % 2:
+            raise GeneratorError(f"frames of {chunk.shape[1:3]}; expected even sides that stay at {size}")
+        count += len(chunk)
+        if count > num_frames:
+            raise GeneratorError(f"yielded {count} frames or more; {num_frames} were asked for")
+        yield from chunk
+    if count < num_frames:
+        raise GeneratorError(f"yielded {count} frames; {num_frames} were asked for")
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, GeneratorError | media.MediaError | BenchError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,140 @@
+"""Result rows and run records to tables; reads nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.cli import BenchError
+from leaderboards import aggregate, results, tables
+from leaderboards.aggregate import Cell
+from leaderboards.results import Result, ResultError
+from leaderboards.tables import Column, Row
+from pipelines.media import atomic_path
+
+ORDER = ("real-halves", "ground-truth")  # then the baselines, then the methods, each by name
+MOST_REASONS = 5  # a method, in the Markdown; all of them stand in tidy.csv
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The folder with tidy.csv, table.csv and table.md; the Markdown; what a person should be told."""
+
+    folder: Path
+    markdown: str
+    remarks: list[str]
+
+
+def publish(protocol: str, workspace: Path) -> Published:
+    """Make the tables of everything that was evaluated by a protocol.
+
+    A damaged result file is left out, with a remark. Raises BenchError when there is nothing to show, or when
+    rows were made by different versions of the protocol, the test set or a metric.
+    """
+    folder = workspace / "results" / protocol
+    rows, remarks = _read(folder)
+    if not rows:
+        raise BenchError(f"{folder}: no results to show; `bench eval --method NAME --protocol {protocol}` makes them")
+    runs = {row.run_id: _run(folder, row.run_id) for row in rows}
+    _refuse_different(rows, runs)
+    try:
+        cells = aggregate.cells(rows)
+        groups = aggregate.cells(rows, by_group=True)
+    except ResultError as error:
+        raise BenchError(f"{folder}: {error}") from None
+    lines = _lines(rows, runs)
+    columns = _columns(runs.values())
+    table = tables.printed(cells, columns, lines)
+    title = next(iter(runs.values()))["protocol"]["title"]
+    markdown = tables.markdown(title, table, _reasons(cells))
+    to = workspace / "tables" / protocol
+    for name, text in (
+        ("tidy.csv", tables.tidy(groups)),
+        ("table.csv", tables.printed_csv(table)),
+        ("table.md", markdown),
+    ):
+        with atomic_path(to / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return Published(to, markdown, remarks)
+
+
+def _read(folder: Path) -> tuple[list[Result], list[str]]:
+    rows: list[Result] = []
+    remarks: list[str] = []
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            rows += results.read(path)
+        except ResultError as error:
+            remarks.append(f"left out: {error}")
+    try:
+        return results.check(rows, str(folder)), remarks
+    except ResultError as error:
+        raise BenchError(str(error)) from None
+
+
+def _run(folder: Path, run_id: str) -> dict[str, Any]:
+    path = folder / "runs" / f"{run_id}.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path}: the record of a run is missing or damaged ({error}); evaluate again") from None
+    return record
+
+
+def _refuse_different(rows: Sequence[Result], runs: Mapping[str, Mapping[str, Any]]) -> None:
+    first = rows[0]
+    for row in rows:
+        for what, here, there in (
+            ("protocol", runs[row.run_id]["protocol"]["digest"], runs[first.run_id]["protocol"]["digest"]),
+            ("test set", runs[row.run_id]["pairs"], runs[first.run_id]["pairs"]),
+        ):
+            if here != there:
+                raise BenchError(
+                    f"{row.method} and {first.method} were scored with different versions of the {what} "
+                    f"({here[:8]}, {there[:8]}); evaluate the older one again"
+                )
+
+
+def _lines(rows: Sequence[Result], runs: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    methods = {row.method: runs[row.run_id]["method"] for row in rows}
+
+    def place(name: str) -> tuple[int, str]:
+        if name in ORDER:
+            return ORDER.index(name), name
+        return len(ORDER) + (methods[name]["kind"] != "baseline"), name
+
+    return [Row(name, methods[name]["title"]) for name in sorted(methods, key=place)]
+
+
+def _columns(runs: Sequence[Mapping[str, Any]] | Any) -> list[Column]:
+    """Columns in the protocol's order, headed as the metrics were when they were computed."""
+    metrics: dict[str, Any] = {}
+    shown: Sequence[str] = ()
+    for run in runs:
+        metrics |= run["metrics"]
+        shown = run["protocol"]["columns"] or run["protocol"]["metrics"]
+    return [
+        Column(name, metrics[name]["label"], metrics[name]["direction"], metrics[name]["digits"])
+        for name in shown
+        if name in metrics
+    ]
+
+
+def _reasons(cells: Sequence[Cell]) -> list[str]:
+    """Why cells are empty or rest on fewer clips: one line a method and reason, naming the metrics."""
+    found: dict[tuple[str, str, int], list[str]] = {}
+    for cell in cells:
+        for reason, count in cell.reasons:
+            found.setdefault((cell.method, reason, count), []).append(cell.metric)
+    remarks: list[str] = []
+    told: dict[str, int] = {}
+    for (method, reason, count), metrics in sorted(found.items(), key=lambda item: (item[0][0], -item[0][2])):
+        told[method] = told.get(method, 0) + 1
+        if told[method] <= MOST_REASONS:
+            which = metrics[0] if len(metrics) == 1 else f"{len(metrics)} metrics"
+            remarks.append(f"{method}, {which}, {count}x: {reason}")
+    remarks += [f"{m}: {n - MOST_REASONS} more reasons in tidy.csv" for m, n in told.items() if n > MOST_REASONS]
+    return remarks
