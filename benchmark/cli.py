@@ -309,7 +309,7 @@ device_option = click.option(
 @click.option("--method", "method_name", required=True, help="Name, or path of a TOML file.")
 @protocol_option
 @workers_option
-@click.option("--resume/--fresh", default=True, show_default=True, help="Keep the videos made before, or make all anew.")
+@click.option("--resume/--fresh", default=True, show_default=True, help="Keep the videos made before, or not.")
 @click.pass_obj
 def generate(workspace: Path, method_name: str, protocol_name: str, workers: int | None, resume: bool) -> None:
     """Run a method over a protocol: one video a pair in WORKSPACE/generated/METHOD/PROTOCOL.

@@ -190,13 +190,12 @@ def _start(
     method: Method,
     asked: Protocol,
     workspace: Path,
-    device: str,
-    workers: int,
+    settings: Settings,
     scores: Sequence[Metric],
     needs: Iterable[Need],
 ) -> _Run:
-    plan, unavailable = extraction.plan(needs, asked, workspace / "features", device)
-    return _Run(method, asked, workspace, device, workers, tuple(scores), plan, unavailable, time.perf_counter())
+    plan, unavailable = extraction.plan(needs, asked, workspace / "features", settings.device)
+    return _Run(method, asked, workspace, settings, tuple(scores), plan, unavailable, time.perf_counter())
 
 
 def _extract(run: _Run, entries: Sequence[Entry]) -> dict[str, Extracted]:
