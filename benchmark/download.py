@@ -19,19 +19,24 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+import click
 import requests
 from pypi_simple import NoSuchProjectError, PyPISimple, UnsupportedContentTypeError
 from tqdm import tqdm
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 LARGEST_ARCHIVE = 2 << 30  # bytes of an archive, and of what its members decompress to
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # what a dropped line can lose
 
 _unreachable: set[str] = set()  # hosts that did not answer in this run: asked once, not once a network
 
 
 class SourceError(Exception):
     """A source cannot give the file: one line saying why. The next source may."""
+
+
+class _Interrupted(Exception):
+    """The line dropped in the middle of a file."""
 
 
 def session() -> requests.Session:
@@ -45,12 +50,12 @@ def session() -> requests.Session:
 @contextlib.contextmanager
 def _reaching(url: str) -> Iterator[None]:
     """Turn the errors of one HTTP exchange into a `SourceError`; a host that does not answer is not asked again."""
-    host = urlsplit(url).hostname or url
+    host = _host(url)
     if host in _unreachable:
         raise SourceError(f"{host} is not reachable from here")
     try:
         yield
-    except (requests.ConnectTimeout, requests.ConnectionError) as error:
+    except requests.ConnectionError as error:
         _unreachable.add(host)
         raise SourceError(f"{host} is not reachable from here") from error
     except requests.HTTPError as error:
@@ -58,6 +63,11 @@ def _reaching(url: str) -> Iterator[None]:
         raise SourceError(f"{host} answered {answer} for {urlsplit(url).path}") from error
     except requests.RequestException as error:
         raise SourceError(f"{host}: {type(error).__name__}") from error
+
+
+def _host(url: str) -> str:
+    """Host and port, without the user name and password that a private index may carry."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def index_file(package: str, version: str, kind: str, http: requests.Session) -> tuple[str, str]:
@@ -82,7 +92,11 @@ def exclusive(path: Path) -> Iterator[None]:
     """Hold a lock file, so that two processes do not write the same partial download; released even by SIGKILL."""
     with path.open("w") as handle:
         with contextlib.suppress(OSError):  # some network file systems have no locks: the digest still decides
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                click.echo("another process is fetching weights; waiting for it", err=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
@@ -94,8 +108,11 @@ def download(url: str, part: Path, http: requests.Session, limit: int, bar: tqdm
     with _reaching(url):
         try:
             _append(url, part, http, limit, bar)
-        except (requests.exceptions.ChunkedEncodingError, requests.ReadTimeout):
-            _append(url, part, http, limit, bar)
+        except _Interrupted:
+            try:
+                _append(url, part, http, limit, bar)
+            except _Interrupted as again:
+                raise SourceError(f"{_host(url)}: {again}; the same command goes on from there") from again
 
 
 def _append(url: str, part: Path, http: requests.Session, limit: int, bar: tqdm[None] | None) -> None:
@@ -110,19 +127,22 @@ def _append(url: str, part: Path, http: requests.Session, limit: int, bar: tqdm[
         length = reply.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
         if total is not None and total > limit:
-            raise SourceError(f"{urlsplit(url).hostname} offers {total:,} bytes, expected at most {limit:,}")
+            raise SourceError(f"{_host(url)} offers {total:,} bytes, expected at most {limit:,}")
         if bar is not None:
             bar.reset(total)
             bar.update(have)
         with part.open("ab" if have else "wb") as out:
-            for chunk in reply.iter_content(CHUNK):
-                have += out.write(chunk)
-                if have > limit:
-                    raise SourceError(f"{urlsplit(url).hostname} sends more than the expected {limit:,} bytes")
-                if bar is not None:
-                    bar.update(len(chunk))
+            try:
+                for chunk in reply.iter_content(CHUNK):
+                    have += out.write(chunk)
+                    if have > limit:
+                        raise SourceError(f"{_host(url)} sends more than the expected {limit:,} bytes")
+                    if bar is not None:
+                        bar.update(len(chunk))
+            except requests.RequestException as error:
+                raise _Interrupted(f"the line dropped after {have:,} bytes") from error
         if total is not None and have < total:
-            raise requests.exceptions.ChunkedEncodingError(f"{have:,} of {total:,} bytes arrived")
+            raise _Interrupted(f"the line dropped after {have:,} of {total:,} bytes")
 
 
 class _Bounded:
