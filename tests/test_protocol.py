@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import PROTOCOL, clip, dataset, people, protocol_file
+
+from benchmark import configs, generate, protocol
+from benchmark.cli import BenchError
+from benchmark.protocol import Pairing, Protocol, Select
+
+SMALL = Protocol("small", "A small test", "tiny", metrics=("psnr/frame-mean",))
+
+
+def test_the_shipped_files_load_and_name_themselves(tmp_path: Path) -> None:
+    for name in configs.available("protocols", tmp_path):
+        assert protocol.load(name, tmp_path).name == name
+    methods = configs.available("methods", tmp_path)
+    assert set(methods) >= {"ground-truth", "still", "shuffled-audio"}
+    for name in methods:
+        assert generate.load_method(name, tmp_path).name == name
+
+
+def test_a_protocol_is_found_by_path_then_in_the_workspace_then_in_the_package(tmp_path: Path) -> None:
+    own = protocol_file(tmp_path, PROTOCOL.replace('"small"', '"demo"'), "demo")
+    assert protocol.load("demo", tmp_path).title == "A small test"
+    assert protocol.load(str(own), tmp_path / "elsewhere").title == "A small test"
+    assert protocol.load("demo", tmp_path / "elsewhere").dataset == "demo"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PROTOCOL + 'metric = "x"', "unknown key 'metric'; did you mean 'metrics'"),
+        (PROTOCOL + "[select]\nspilt = 'test'", "unknown key 'spilt'; did you mean 'split'"),
+        (PROTOCOL + 'conditioning = "oneshot"', "conditioning = 'oneshot'; it takes 'one-shot' or 'target-pose'"),
+        (PROTOCOL + 'seed = "0"', "seed = '0'; expected int"),
+        (PROTOCOL + "seed = true", "seed = True; expected int"),
+        (PROTOCOL.replace("[", "[1, "), "metrics = 1; expected str"),
+        (PROTOCOL.replace('title = "A small test"', ""), "the key 'title' is missing"),
+        (PROTOCOL.replace('name = "small"', 'name = "../up"'), "name = '../up' must be letters"),
+        ("name = ", "not a TOML file"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BenchError) as raised:
+        protocol.load(str(protocol_file(tmp_path, text)), tmp_path)
+    assert message in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_an_unknown_name_suggests_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="did you mean 'demo'"):
+        protocol.load("dmeo", tmp_path)
+    with pytest.raises(BenchError, match="no such file"):
+        protocol.load("missing.toml", tmp_path)
+
+
+def test_the_digest_follows_what_changes_numbers_and_nothing_else() -> None:
+    assert replace(SMALL, title="Other", columns=("x",)).digest == SMALL.digest
+    for change in (
+        {"seed": 1},
+        {"frames_per_clip": 5},
+        {"select": Select(levels=(3,))},
+        {"eval_crop": "common-detector"},
+    ):
+        assert replace(SMALL, **change).digest != SMALL.digest
+
+
+def test_the_reference_is_a_neutral_clip_of_the_person_never_the_target_and_other_words_if_possible() -> None:
+    rows = [
+        clip("a_n1", "a", "neutral", sentence="s1"),
+        clip("a_n2", "a", "neutral", sentence="s2"),
+        clip("a_h1", "a", "happy", sentence="s1"),
+        clip("a_h2", "a", "happy", sentence="s2"),
+        clip("a_n3_side", "a", "neutral", sentence="s3", view="left_30"),
+        clip("b_n1", "b", "neutral", sentence="s3"),
+        clip("b_h1", "b", "happy", sentence="s3"),
+    ]
+    found = {p.pair_id: p for p in protocol.pairs(rows, SMALL)}
+    assert set(found) == {"a_n1", "a_n2", "a_h1", "a_h2", "b_n1", "b_h1"}  # the side view is not selected
+    chosen = {i: p.reference.clip_id if p.reference else None for i, p in found.items()}
+    assert chosen["a_h1"] == "a_n2"
+    assert chosen["a_h2"] == "a_n1"
+    assert chosen["a_n1"] == "a_n2"
+    assert chosen["b_h1"] == "b_n1"  # the same words, for want of others
+    assert chosen["b_n1"] is None  # nothing but itself: a reason, not a crash
+    assert "no other neutral clip of b" in (found["b_n1"].error or "")
+    assert found["a_h1"].emotion_video is not None
+    assert found["a_h1"].emotion_video.clip_id == "a_h2"
+    assert found["b_h1"].emotion_video is None
+
+
+def test_self_and_first_frame_use_the_target() -> None:
+    asked = replace(SMALL, pairing=Pairing("first-frame", "self"))
+    for pair in protocol.pairs([clip("a_h1", emotion="unlabelled")], asked):
+        assert pair.reference is pair.target is pair.emotion_video
+        assert pair.error is None
+
+
+def test_levels_hold_for_emotional_clips_only() -> None:
+    rows = [clip("n", emotion="neutral"), clip("h1"), clip("h2", intensity=2), clip("h3", intensity=3)]
+    asked = replace(SMALL, select=Select(levels=(2,)))
+    assert [p.pair_id for p in protocol.pairs(rows, asked)] == ["h2", "n"]
+
+
+def test_selecting_nothing_says_what_was_asked() -> None:
+    with pytest.raises(BenchError, match=r"none of the 1 clips of tiny is selected by .*'split': 'val'"):
+        protocol.pairs([clip("x")], replace(SMALL, select=Select(split="val")))
+
+
+@given(st.permutations(people("a", "b", "c")), st.integers(0, 5))
+def test_pairs_do_not_depend_on_the_order_of_the_manifest(rows: list, seed: int) -> None:
+    asked = replace(SMALL, seed=seed)
+    assert protocol.pairs(rows, asked) == protocol.pairs(people("a", "b", "c"), asked)
+
+
+def test_seeded_numbers_are_fixed_forever() -> None:
+    assert protocol.seeded(0, "a", "b") == 6351099487293288694  # changing them would change every protocol
+    assert protocol.seeded(0, "ab") != protocol.seeded(0, "a", "b")
+
+
+def test_export_writes_all_that_an_outside_method_needs_and_is_idempotent(tmp_path: Path) -> None:
+    dataset(tmp_path, people("a"), frames=3)
+    to = tmp_path / "export with ünicode"
+    asked = replace(SMALL, pairing=Pairing(emotion_video="cross"))
+    protocol.export(asked, tmp_path, to)
+    before = {path: path.read_bytes() for path in to.rglob("*") if path.is_file()}
+    rows = list(csv.DictReader((to / "pairs.csv").open(encoding="utf-8")))
+    assert [row["pair_id"] for row in rows] == ["a_happy_1", "a_happy_2", "a_neutral_1"]
+    assert (rows[0]["emotion"], rows[0]["identity"], rows[0]["num_frames"], rows[0]["fps"]) == ("happy", "a", "3", "25")
+    for row in rows[:2]:
+        for column in ("reference", "audio", "target_video", "emotion_video"):
+            assert (to / row[column]).is_file()
+    assert rows[0]["emotion_video"] == rows[1]["target_video"]
+    assert "no other neutral clip" in rows[2]["error"]
+    (to / rows[0]["audio"]).write_bytes(b"damaged")
+    protocol.export(asked, tmp_path, to)
+    assert {path: path.read_bytes() for path in to.rglob("*") if path.is_file()} == before
