@@ -22,7 +22,14 @@ Side = Literal["generated", "real", "reference", "pair"]
 Level = Literal["clip", "set"]
 Direction = Literal["higher", "lower", "closer-to-real"]
 
-MODULES = ("frechet", "image", "identity", "avsync")  # a new family is a new file and its name here
+MODULES = (  # a new family or network is a new file and its name here
+    "frechet",
+    "image",
+    "identity",
+    "avsync",
+    "networks.inception",
+    "networks.arcface",
+)
 
 
 class MetricError(ValueError):
@@ -38,9 +45,10 @@ class ClipViews:
     fps         frames a second of the clip; sample_rate in Hz of `waveform`
     frames      (t, H, W, 3) uint8 RGB
     landmarks   (t, 478, 3) float32, pixels of `frames`; NaN where no face was found
-    aligned112  (t, 112, 112, 3) uint8 RGB faces on the ArcFace five-point template; zeros where `found` is False
+    aligned112  (t, 112, 112, 3) uint8 RGB faces on the ArcFace five-point template; zeros where not `found`
     found       (t,) bool, a face was found
-    waveform    (n,) float32 mono in [-1, 1]: the samples that belong to these frames (sample_rate / fps each)
+    waveform    (n,) float32 mono in [-1, 1]: the samples that belong to these frames, sample_rate / fps each;
+                fewer where the audio ends first
     real        the same frames of the real clip, for extractors that compare pixels
     """
 
@@ -53,6 +61,13 @@ class ClipViews:
     waveform: NDArray[np.float32] | None = None
     sample_rate: int = 0
     real: ClipViews | None = None
+
+    def view(self, name: str) -> NDArray[Any]:
+        """The array of that view. Raises ValueError if it was not made."""
+        array: NDArray[Any] | None = getattr(self, name)
+        if array is None:
+            raise ValueError(f"view {name!r} was not made; an extractor must declare each view that it reads")
+        return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +95,9 @@ class Extractor(Protocol):
 class ExtractorSpec:
     """How to build an extractor: `make(weights, options)`, with a verified file for each name in `weights`.
 
-    `make` must be cheap: a network is loaded at the first call, so that the id is known without it.
+    Options, all of them optional: "device" ("cpu" or "cuda[:n]"), and "frames_per_clip" (int; None is all) for
+    an extractor of a set-level metric. `make` must be cheap: a network is loaded at the first call, so that the
+    id is known without it.
     """
 
     name: str
@@ -94,7 +111,7 @@ class Metric:
 
     name        "family/variant"; two variants never share a column
     needs       (side, extractor name) in the order in which `compute` takes them
-    level       "clip": compute(features, ...) of one clip; "set": compute([features of each clip], ...)
+    level       "clip": compute(features, ...) of one clip; "set": compute(iterable of the clips' features, ...)
     compute     returns a float, or raises MetricError with the reason
     """
 
@@ -155,3 +172,9 @@ def names() -> Sequence[str]:
     """Names of all metrics, sorted."""
     _load()
     return sorted(_METRICS)
+
+
+def extractor_names() -> Sequence[str]:
+    """Names of all extractors, sorted."""
+    _load()
+    return sorted(_EXTRACTORS)
