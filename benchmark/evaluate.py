@@ -252,7 +252,8 @@ def _compute(run: _Run, metric: Metric, keys: Sequence[Key | Sequence[Key]]) -> 
         return features
 
     try:
-        arguments = [load(key) if isinstance(key, Key) else [load(k) for k in key] for key in keys]
+        # A set goes in clip by clip: its features are never all in memory.
+        arguments = [load(key) if isinstance(key, Key) else map(load, key) for key in keys]
         value = float(metric.compute(*arguments))
     except MetricError as error:
         return " ".join(str(error).split())

@@ -26,6 +26,7 @@ from pipelines import crop, faces, media
 CHUNK = 32
 FPS = 25.0
 SAMPLE_RATE = 16_000
+SAMPLES = 640  # a frame
 MAX_DIFFERENCE = 0.2  # s by which two sides, or sound and picture, may differ in length
 SURVEY = "survey@facemesh-1"  # key of the feature store; a change to what survey() does changes it
 VIEWS = ("frames", "landmarks", "aligned112", "waveform")
@@ -133,16 +134,16 @@ class Video:
             raise ViewError(f"decoding gave {count} of {self.num_frames} frames; is the file being rewritten?")
 
     def waveform(self) -> NDArray[np.float32]:
-        """(n,) float32 mono at SAMPLE_RATE, exactly as long as the frames.
+        """(n,) float32 mono at SAMPLE_RATE, as long as the frames or up to MAX_DIFFERENCE s shorter.
 
-        A difference of up to MAX_DIFFERENCE s is filled with silence. Raises ViewError above, MediaError.
+        Raises ViewError where the sound is shorter still, MediaError where there is none.
         """
         wave = media.read_audio(self.source.audio, SAMPLE_RATE)
-        length = round(self.num_frames * SAMPLE_RATE / FPS)
+        length = self.num_frames * SAMPLES
         if length - len(wave) > MAX_DIFFERENCE * SAMPLE_RATE:
             seconds, heard = self.num_frames / FPS, len(wave) / SAMPLE_RATE
             raise ViewError(f"the sound lasts {heard:.2f} s, the picture {seconds:.2f} s")
-        return np.pad(wave[:length], (0, max(0, length - len(wave))))
+        return wave[:length]
 
 
 def _by(size: tuple[int, ...]) -> str:
@@ -250,15 +251,9 @@ def _views(
         landmarks=points,
         aligned112=crops,
         found=found,
-        waveform=None if wave is None else wave[_samples(index)],
+        waveform=None if wave is None else wave[start * SAMPLES : (start + len(frames)) * SAMPLES],
         sample_rate=SAMPLE_RATE,
     )
-
-
-def _samples(index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the samples that belong to the frames `index`."""
-    each = round(SAMPLE_RATE / FPS)
-    return (index[:, None] * each + np.arange(each)).ravel()
 
 
 def _consumer(
@@ -289,7 +284,7 @@ def _only(views: ClipViews, names: frozenset[str], keep: NDArray[np.bool_], real
             return None
         return array if by.all() else array[by]
 
-    samples = np.repeat(keep, round(views.sample_rate / views.fps))
+    samples = np.repeat(keep, SAMPLES)[: 0 if views.waveform is None else len(views.waveform)]
     return ClipViews(
         index=views.index[keep],
         fps=views.fps,
