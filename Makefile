@@ -48,13 +48,16 @@ clean:
 	$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m ensurepip >/dev/null || fail ".venv has no pip; run make clean"
 	cp constraints.txt .venv/constraints.txt
 	if [[ "$(TORCH)" == keep ]]; then
-	    $(PYTHON) -c 'import torch' 2>/dev/null || fail "TORCH=keep, but .venv has no torch that imports"
-	    grep -v '^torch==' constraints.txt > .venv/constraints.txt
+	    torch=$$($(PYTHON) -c 'import torch; print(torch.__version__)') || fail "TORCH=keep, but .venv has no torch"
+	    sed "s/^torch==.*/torch==$$torch/" constraints.txt > .venv/constraints.txt
 	fi
 	echo "Installing into .venv what constraints.txt pins: about 0.7 GB with a CPU build of torch, 4 GB with a CUDA build."
 	echo "What .venv already has is not downloaded again; interrupted, the same command goes on."
 	$(PYTHON) -m pip install --disable-pip-version-check --constraint .venv/constraints.txt --editable '.[dev]' \
 	    || fail "pip could not install the packages (its message is above); run the same command again to go on"
-	$(PYTHON) -m pip check || fail "the installed packages contradict each other (above); run make clean"
+	# The optional packages ask for an OpenCV of their own and for torchvision: they are installed without on purpose.
+	contradictions=$$($(PYTHON) -m pip check | grep -v '^No broken requirements found' \
+	    | grep -vE '^(insightface|face-alignment|lpips) .* requires (opencv-python|torchvision),' || true)
+	[[ -z "$$contradictions" ]] || fail "the installed packages contradict each other: $$contradictions"
 	$(PYTHON) -m benchmark.doctor
 	touch .venv/.stamp
