@@ -9,7 +9,8 @@ Faces       Eileen Collins (NASA, S93-38309; `skimage.data.astronaut`) and Grace
             and come inside packages that the suite needs anyway.
 Speech      espeak-ng (GPL-3.0-or-later, run as a program of its own) from `espeakng-loader`.
 Making      demo_speech.py: prosody by emotion and level, phoneme times, mouth shapes.
-            demo_face.py: shape and texture morphed on the FaceMesh mesh, warps by landmarks, mouth interior.
+            demo_people.py, demo_mesh.py: shape and texture morphed on the FaceMesh mesh.
+            demo_face.py: warps by landmarks, eyelids, mouth interior.
             demo_motion.py: expressions, blinks, head.
 
 Numbering. `<NNN>` is the number of the sentence in SENTENCES, from 001, for everybody and every emotion. That
@@ -18,6 +19,7 @@ holds here by construction and must not be assumed of MEAD.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import multiprocessing
 from collections.abc import Callable, Sequence
@@ -30,10 +32,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipelines.datasets import demo_motion
-from pipelines.datasets.demo_face import Face, Look
+from pipelines.datasets import Index, Source, demo_motion, mead
+from pipelines.datasets.demo_face import Face
+from pipelines.datasets.demo_people import Look
 from pipelines.datasets.demo_speech import SAMPLE_RATE, loudness, mouth_track, prosody, speak
 from pipelines.media import write_video
+from pipelines.splits import Card, make_card
 
 FPS = Fraction(30_000, 1001)
 
@@ -76,7 +80,7 @@ IDENTITIES = {
     "W102": Identity("train", "en-us+f4", 0, Look(
         "hopper", "hopper", 0.92, 0.90, False, _PLAIN, _PLAIN, _PLAIN, _BLUE, 0.3)),
     "M103": Identity("train", "en-us+m3", 0, Look(
-        "hopper", "astronaut", 0.65, 0.40, True, (0.95, 0.92, 0.90), (0.8, 0.8, 0.9), (1.3, 1.0, 0.8), _SAND, -0.8,
+        "hopper", "astronaut", 0.65, 0.40, True, (0.95, 0.92, 0.90), (0.8, 0.8, 0.9), (0.8, 1.1, 1.2), _SAND, -0.8,
         jaw=1.08, nose=1.10, brow=-0.02)),
     "M104": Identity("train", "en-us+m7", -4, Look(
         "hopper", "hopper", 0.75, 0.80, True, (0.70, 0.62, 0.56), (0.9, 0.9, 0.9), (0.7, 0.6, 0.6), _GREEN, 0.7,
@@ -181,8 +185,9 @@ def render_clip(job: Job) -> Path:
     amount = 0.0 if job.emotion == "neutral" else AMOUNT[job.level]
     how = prosody(job.emotion, amount, identity.pitch, rng)
     utterance = speak(sentence(job.number), identity.voice, how, seed=seed >> 1)
-    times = np.arange(int(utterance.seconds * FPS)) / float(FPS)
-    audio = utterance.audio[: round(len(times) / FPS * SAMPLE_RATE)]
+    count = int(utterance.seconds * FPS)
+    times = (np.arange(count) + 0.5) / float(FPS)  # a frame shows the middle of its time
+    audio = utterance.audio[: round(count / FPS * SAMPLE_RATE)]
     mouth = mouth_track(utterance, times)
     moves = demo_motion.expression_moves(job.emotion, amount, mouth, times, rng)
     poses = demo_motion.poses(job.emotion, amount, loudness(utterance, times), times, rng)
@@ -203,3 +208,19 @@ def render(todo: Sequence[Job], *, workers: int = 1, progress: Callable[[Job], N
     with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         for job, _ in zip(todo, pool.map(render_clip, todo), strict=True):
             progress(job)
+
+
+def index(root: Path) -> Index:
+    """The rendered tree, read by MEAD's own code, with what each clip says: here the take's number is the sentence's.
+
+    Raises DatasetError as mead.index().
+    """
+    found = mead.index(root, "demo")
+    sources = [dataclasses.replace(source, sentence=sentence(int(source.take))) for source in found.sources]
+    return Index(sources, found.rejected)  # a subset lacks most cells by intention
+
+
+def split(sources: Sequence[Source]) -> Card:
+    """The dataset's own split, whose card states the shared ancestry. Raises SplitError for a foreign identity."""
+    held = {source.identity for source in sources}
+    return make_card("demo", {name: where for name, where in splits().items() if name in held}, sources, CARD)

@@ -46,7 +46,6 @@ def speak(request: dict[str, Any]) -> tuple[int, list[tuple[int, str]], bytes]:
     pcm: list[bytes] = []
     phonemes: list[tuple[int, str]] = []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
     def collect(samples: Any, count: int, events: Any) -> int:
         if samples and count:
             pcm.append(ctypes.string_at(samples, 2 * count))
@@ -57,7 +56,9 @@ def speak(request: dict[str, Any]) -> tuple[int, list[tuple[int, str]], bytes]:
             i += 1
         return 0
 
-    library.espeak_SetSynthCallback(collect)
+    signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
+    callback = signature(collect)  # held here: ctypes keeps no reference
+    library.espeak_SetSynthCallback(callback)
     if library.espeak_SetVoiceByName(request["voice"].encode()):
         raise RuntimeError(f"espeak-ng has no voice {request['voice']!r}")
     library.espeak_ng_SetRandSeed(ctypes.c_long(request["seed"]))

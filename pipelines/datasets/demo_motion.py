@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,17 +11,20 @@ from pipelines.datasets.demo_face import MOVES, Pose
 from pipelines.datasets.demo_speech import CLOSE, OPEN, TONGUE, TUCK, WIDE
 
 Array = NDArray[np.float32]
-Times = NDArray[np.float64]
+Times = NDArray[np.floating[Any]]
 
 # Movements of an expression at full intensity, after the action units that Ekman & Friesen (EMFACS, 1983) give
 # for it: happy 6+12, surprised 1+2+5+26, angry 4+5+7+23, sad 1+4+15.
+# fmt: off
 EXPRESSIONS: dict[str, dict[str, float]] = {
     "neutral": {},
-    "happy": {"smile": 1.0, "squint": 0.6, "part": 0.35, "brow_out": 0.15},
-    "surprised": {"brow_in": 1.0, "brow_out": 1.0, "lid_wide": 1.0, "open": 0.28, "round": 0.12},
-    "angry": {"brow_low": 1.0, "brow_knit": 1.0, "squint": 0.7, "sneer": 0.5, "frown": 0.45, "close": 0.35},
+    "happy": {"smile": 1.0, "squint": 0.6, "part": 0.28, "brow_out": 0.15},
+    "surprised": {"brow_in": 1.0, "brow_out": 1.0, "lid_wide": 1.0, "open": 0.20, "round": 0.12},
+    "angry": {"brow_low": 1.0, "brow_knit": 1.0, "squint": 0.7, "lid_close": 0.12,
+              "sneer": 0.40, "frown": 0.5, "close": 0.35},
     "sad": {"brow_in": 1.0, "brow_knit": 0.5, "brow_out": -0.5, "frown": 1.0, "lid_close": 0.25},
 }
+# fmt: on
 ARTICULATION = {"neutral": 1.0, "happy": 1.1, "surprised": 1.15, "angry": 1.2, "sad": 0.8}
 # Head at full intensity: pitch (radians, down positive), size of its wandering relative to neutral.
 HEAD = {
@@ -35,7 +40,8 @@ def envelope(times: Times, rng: np.random.Generator) -> Array:
     start, end = rng.uniform(0.45, 0.7), rng.uniform(0.7, 0.9)
     shape = np.interp(times, [0, apex, apex + 0.25 * length, length], [start, 1.0, rng.uniform(0.9, 1.0), end])
     ripple = 0.04 * np.sin(2 * np.pi * (rng.uniform(0.5, 1.0) * times + rng.uniform()))
-    return np.clip(shape + ripple, 0, 1).astype(np.float32)
+    out: Array = np.clip(shape + ripple, 0, 1).astype(np.float32)
+    return out
 
 
 def blinks(times: Times, rng: np.random.Generator) -> Array:
@@ -79,7 +85,8 @@ def tongue_track(mouth: Array) -> Array:
 def _wander(times: Times, rng: np.random.Generator) -> Array:
     """(T,) smooth random movement of about unit size, below 1 Hz."""
     waves = [np.sin(2 * np.pi * (f * times + rng.uniform())) * rng.uniform(0.4, 1.0) for f in (0.23, 0.47, 0.83)]
-    return (sum(waves) / 1.2).astype(np.float32)
+    out: Array = (np.sum(waves, axis=0) / 1.2).astype(np.float32)
+    return out
 
 
 def poses(emotion: str, amount: float, loud: Array, times: Times, rng: np.random.Generator) -> list[Pose]:

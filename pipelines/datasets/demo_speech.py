@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import espeakng_loader
 import numpy as np
@@ -19,6 +20,7 @@ LEAD, TAIL = 0.20, 0.25  # seconds of silence before and after the speech
 _GRID = 400  # Hz at which mouth movements are laid out before they are read at the times of the frames
 
 Array = NDArray[np.float32]
+_STRESS = dict.fromkeys(map(ord, "ˈˌː"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def speak(text: str, voice: str, how: Prosody, seed: int) -> Utterance:
     audio = np.clip(np.concatenate([silence[0], speech, silence[1]]), -0.99, 0.99).astype(np.float32)
     starts = [LEAD + sample / answer["sample_rate"] for sample, _ in answer["phonemes"]]
     ends = [*starts[1:], LEAD + len(wave) / answer["sample_rate"]]
-    symbols = [symbol.strip("ˈˌːː_:|‖ ") for _, symbol in answer["phonemes"]]
+    symbols = [symbol.translate(_STRESS) for _, symbol in answer["phonemes"]]
     return Utterance(audio, tuple(Phoneme(s, a, b) for s, a, b in zip(symbols, starts, ends, strict=True)))
 
 
@@ -133,12 +135,12 @@ VISEMES = {
     **dict.fromkeys("ʃʒ", Viseme(0.18, wide=-0.5)),
     **dict.fromkeys("l", Viseme(0.34, tongue=1.0)),
     **dict.fromkeys("ɹr", Viseme(0.26, wide=-0.4)),
-    **dict.fromkeys("kgɡŋhx", Viseme(0.32)),
+    **dict.fromkeys("kgɡŋhx", Viseme(0.32)),  # noqa: RUF001 - IPA
     **dict.fromkeys("j", Viseme(0.25, wide=0.6)),
     **dict.fromkeys("w", Viseme(0.14, wide=-1.0)),
-    **dict.fromkeys("iɪ", Viseme(0.42, wide=0.8)),
+    **dict.fromkeys("iɪ", Viseme(0.42, wide=0.8)),  # noqa: RUF001 - IPA
     **dict.fromkeys("eɛæ", Viseme(0.72, wide=0.55)),
-    **dict.fromkeys("aɑ", Viseme(1.0, wide=0.1)),
+    **dict.fromkeys("aɑ", Viseme(1.0, wide=0.1)),  # noqa: RUF001 - IPA
     **dict.fromkeys("ʌəɚɜɐ", Viseme(0.55, wide=-0.05)),
     **dict.fromkeys("oɔɒ", Viseme(0.72, wide=-0.75)),
     **dict.fromkeys("uʊ", Viseme(0.36, wide=-1.0)),
@@ -174,19 +176,19 @@ def _loudness(utterance: Utterance) -> Array:
     return level
 
 
-def _read(track: Array, times: NDArray[np.float64]) -> Array:
+def _read(track: Array, times: NDArray[np.floating[Any]]) -> Array:
     """A track (n, ...) of the 400 Hz grid at `times` seconds."""
     grid = np.arange(len(track)) / _GRID
     columns = [np.interp(times, grid, column) for column in track.reshape(len(track), -1).T]
     return np.stack(columns, axis=1).reshape(len(times), *track.shape[1:]).astype(np.float32)
 
 
-def loudness(utterance: Utterance, times: NDArray[np.float64]) -> Array:
+def loudness(utterance: Utterance, times: NDArray[np.floating[Any]]) -> Array:
     """(T,) loudness of the sound at `times` seconds, relative to the loud parts of the utterance, 0 to 1.2."""
     return _read(_loudness(utterance), times)
 
 
-def mouth_track(utterance: Utterance, times: NDArray[np.float64]) -> Array:
+def mouth_track(utterance: Utterance, times: NDArray[np.floating[Any]]) -> Array:
     """(T, 5) open, wide, close, tuck, tongue at `times` seconds.
 
     Coarticulation: shapes flow into each other under a Gaussian (no lag, as lips anticipate as much as they
