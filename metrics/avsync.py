@@ -40,6 +40,7 @@ BAND = (1000.0, 3000.0)  # Hz
 MAX_LAG = 5  # frames: 0.2 s at 25 fps, beyond what viewers accept (ITU-R BT.1359: +90 to -185 ms)
 MIN_FRAMES = 25
 SILENCE = 1e-4  # largest band amplitude of a silent clip, full scale 1; speech has 0.02 to 0.3
+STEADY = 1e-3  # relative standard deviation of the loudness of a tone; speech has above 0.3
 STILL = 2e-3  # standard deviation of the opening of a still mouth, in face heights; speech has 0.016 to 0.043
 
 
@@ -104,11 +105,14 @@ class AvActivity:
 def _signals(activity: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mouth and loudness less their linear trends, NaN where unknown; raises MetricError if there is no signal."""
     mouth, voice = activity["mouth"], activity["loudness"]
-    for known, what in ((np.isfinite(mouth), "a face is found"), (np.isfinite(voice), "there is audio")):
+    face, sound = np.isfinite(mouth), np.isfinite(voice)
+    for known, what in ((face, "a face"), (sound, "audio"), (face & sound, "a face with audio")):
         if known.sum() < MIN_FRAMES:
-            raise MetricError(f"{what} in {known.sum()} of {len(known)} frames; a correlation needs {MIN_FRAMES} (1 s)")
+            raise MetricError(f"{what} in {known.sum()} of {len(known)} frames; a correlation needs {MIN_FRAMES}")
     if np.nanmax(voice) ** 2 < SILENCE:
         raise MetricError(f"the audio is silent between {BAND[0]:g} and {BAND[1]:g} Hz")
+    if np.nanstd(voice) < STEADY * np.nanmean(voice):
+        raise MetricError("the loudness does not vary; is the audio a tone?")
     if np.nanstd(mouth) < STILL:
         raise MetricError(f"the mouth does not move (opening varies by {np.nanstd(mouth):.1e} face heights)")
     return _detrend(mouth), _detrend(voice)
@@ -128,16 +132,14 @@ def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     both = np.isfinite(a) & np.isfinite(b)
     a, b = a[both] - a[both].mean(), b[both] - b[both].mean()
     norm = float(np.sqrt((a @ a) * (b @ b)))
-    if len(a) < MIN_FRAMES - MAX_LAG or norm == 0:
-        raise MetricError(f"face and audio overlap in {len(a)} frames that vary; a correlation needs {MIN_FRAMES}")
-    return float(a @ b) / norm
+    return float(a @ b) / norm if norm else 0.0  # a constant stretch goes with nothing
 
 
 def correlations(activity: Features) -> dict[int, float]:
     """Pearson correlation of mouth opening and loudness at each lag of at most 5 frames.
 
     A lag of k pairs the mouth of frame i + k with the voice of frame i: positive means that the video is late.
-    Raises MetricError for a face or audio in fewer than 25 frames, silent audio, or a mouth that does not move.
+    Raises MetricError for face and audio in fewer than 25 frames, silent or steady audio, or a still mouth.
     """
     mouth, voice = _signals(activity)
     count = len(mouth)
