@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import Counter
@@ -151,7 +152,7 @@ def evaluate(
 
 def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, settings: Settings) -> Evaluation | None:
     """The noise floor: each set-level metric of generated against real clips, between two disjoint halves of the
-    real ones. None if the protocol has no such metric."""
+    real ones. None if the protocol has no such metric, or if the very same floor was written before."""
     scores = [
         metric
         for metric in _metrics(asked)
@@ -164,6 +165,8 @@ def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, setti
     needs: list[Need] = [("real", name) for metric in scores for _, name in metric.needs]
     method = Method(FLOOR, title, generator="", licence="", kind="baseline")
     run = _start(method, asked, workspace, settings, scores, needs)
+    if _written(run, members):
+        return None
     found = _extract(run, [Entry(pair, None) for pair in members])
     side = {"generated": [found[p.pair_id] for p in one], "real": [found[p.pair_id] for p in other]}
     rows: list[Score] = []
@@ -171,6 +174,20 @@ def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, setti
         columns: list[tuple[Sequence[Extracted], Need]] = [(side[s], ("real", name)) for s, name in metric.needs]
         rows.append((metric, None, *_set_score(run, metric, columns)))
     return _write(run, members, found, rows)
+
+
+def _written(run: _Run, members: Sequence[Pair]) -> bool:
+    """Whether the rows of this method stand already, from the same code, protocol, test set and weights."""
+    folder = run.workspace / "results" / run.asked.name
+    try:
+        rows = results.read(folder / f"{run.method.name}.parquet")
+        record = json.loads((folder / "runs" / f"{rows[0].run_id}.json").read_text(encoding="utf-8"))
+    except (results.ResultError, OSError, ValueError, IndexError):
+        return False
+    wanted = json.loads(json.dumps(_contents(run, members, {})))
+    return all(record.get(key) == value for key, value in wanted.items() if key != "clips") and all(
+        row.error is None for row in rows
+    )
 
 
 def split_halves(members: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -194,6 +211,13 @@ def _start(
     scores: Sequence[Metric],
     needs: Iterable[Need],
 ) -> _Run:
+    if settings.device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise BenchError(
+                f"--device {settings.device}: torch {torch.__version__} sees no GPU here; use --device cpu"
+            )
     plan, unavailable = extraction.plan(needs, asked, workspace / "features", settings.device)
     return _Run(method, asked, workspace, settings, tuple(scores), plan, unavailable, time.perf_counter())
 

@@ -149,7 +149,7 @@ def extract_pair(what: Plan, item: Item) -> Extracted:
             portrait = survey(item.reference, store, num_frames=1)
             _extract(what, store, ("reference",), (item.reference, portrait), None, replace(done, num_frames=1))
     except (ViewError, media.MediaError, OSError) as error:
-        done = replace(done, error=_reason(error))
+        done = replace(done, error=_reason(error, item.video))
     return replace(done, damaged=tuple(store.damaged))
 
 
@@ -177,7 +177,7 @@ def _extract(
     for need, key in keys.items():
         result = results.get(need)
         if isinstance(result, Exception):
-            into.errors[need] = _reason(result)
+            into.errors[need] = _reason(result, own[0].video if sides[0] == "generated" else None)
             continue
         if result is not None:
             store.put(key, result)
@@ -240,12 +240,12 @@ def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _reason(error: BaseException | None) -> str:
-    """One line without folders: rows must not depend on where a workspace lies."""
+def _reason(error: BaseException | None, video: Path | None = None) -> str:
+    """One line without folders: rows must not depend on where a workspace lies. The row names `video` already."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, media.MediaError):
-        head, colon, rest = text.partition(": ")
-        text = f"{Path(head).name}{colon}{rest}"
+    if isinstance(error, media.MediaError):  # "PATH: reason"
+        path, _, reason = text.partition(": ")
+        text = reason if path == str(video) else f"{Path(path).name}: {reason}"
     elif not isinstance(error, ViewError | MetricError | engine.WorkerDied):
         text = f"{type(error).__name__}: {text}"
     return text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,17 +126,22 @@ def _columns(runs: Sequence[Mapping[str, Any]] | Any) -> list[Column]:
 
 
 def _reasons(cells: Sequence[Cell]) -> list[str]:
-    """Why cells are empty or rest on fewer clips: one line a method and reason, naming the metrics."""
-    found: dict[tuple[str, str, int], list[str]] = {}
+    """Why cells are empty or rest on fewer clips: one line a method and reason, naming the metrics. Reasons that
+    differ in their numbers only are told once, by the first of them."""
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    first: dict[tuple[str, str], str] = {}
     for cell in cells:
         for reason, count in cell.reasons:
-            found.setdefault((cell.method, reason, count), []).append(cell.metric)
+            key = cell.method, re.sub(r"\d[\d.e+-]*", "#", reason)
+            first[key] = min(first.get(key, reason), reason)
+            counts = found.setdefault(key, {})
+            counts[cell.metric] = counts.get(cell.metric, 0) + count
     remarks: list[str] = []
-    told: dict[str, int] = {}
-    for (method, reason, count), metrics in sorted(found.items(), key=lambda item: (item[0][0], -item[0][2])):
-        told[method] = told.get(method, 0) + 1
-        if told[method] <= MOST_REASONS:
-            which = metrics[0] if len(metrics) == 1 else f"{len(metrics)} metrics"
-            remarks.append(f"{method}, {which}, {count}x: {reason}")
+    told: Counter[str] = Counter()
+    for key, counts in sorted(found.items(), key=lambda item: (item[0][0], -max(item[1].values()), item[0][1])):
+        told[key[0]] += 1
+        if told[key[0]] <= MOST_REASONS:
+            which = next(iter(counts)) if len(counts) == 1 else f"{len(counts)} metrics"
+            remarks.append(f"{key[0]}, {which}, {max(counts.values())}x: {first[key]}")
     remarks += [f"{m}: {n - MOST_REASONS} more reasons in tidy.csv" for m, n in told.items() if n > MOST_REASONS]
     return remarks

@@ -17,7 +17,7 @@ class Cell:
     group      None over all clips, else the emotion it is restricted to
     value      mean over clips, or the set's value; None where nothing could be scored
     n_used     clips that entered the value, of n_expected
-    reasons    (reason, how many clips) for those that did not, most frequent first
+    reasons    (reason, how many rows gave it) where there is no value, most frequent first
     """
 
     method: str
@@ -56,10 +56,7 @@ def _cell(key: tuple[str, str, str | None], rows: Sequence[Result]) -> Cell:
     if any(row.clip_id is None for row in rows) and len(rows) > 1:
         raise ResultError(f"{method}: {metric} is given both per clip and for the set, or twice for the set")
     values = [row.value for row in rows if row.value is not None]
-    reasons: Counter[str] = Counter()
-    for row in rows:
-        if row.error is not None:
-            reasons[row.error] += row.n_expected
+    reasons = Counter(row.error for row in rows if row.error is not None)
     return Cell(
         method=method,
         metric=metric,

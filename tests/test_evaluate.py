@@ -472,6 +472,7 @@ def test_workers_do_not_change_a_byte(tmp_path: Path) -> None:
     assert all(row.value is not None for row in results.read(path))
 
 
+@pytest.mark.slow
 def test_three_baselines_on_real_clips_rank_as_they_must(tmp_path: Path, real: Callable[[str], Path]) -> None:
     """Ground truth against still and shuffled sound, on five MEAD clips as `bench prepare` makes them."""
     root = real("mead")
