@@ -138,7 +138,7 @@ VISEMES = {
     **dict.fromkeys("kgɡŋhx", Viseme(0.32)),  # noqa: RUF001 - IPA
     **dict.fromkeys("j", Viseme(0.25, wide=0.6)),
     **dict.fromkeys("w", Viseme(0.14, wide=-1.0)),
-    **dict.fromkeys("iɪ", Viseme(0.42, wide=0.8)),  # noqa: RUF001 - IPA
+    **dict.fromkeys("iɪᵻ", Viseme(0.42, wide=0.8)),  # noqa: RUF001 - IPA
     **dict.fromkeys("eɛæ", Viseme(0.72, wide=0.55)),
     **dict.fromkeys("aɑ", Viseme(1.0, wide=0.1)),  # noqa: RUF001 - IPA
     **dict.fromkeys("ʌəɚɜɐ", Viseme(0.55, wide=-0.05)),
@@ -161,7 +161,11 @@ def _targets(utterance: Utterance) -> Array:
         edges = np.linspace(phoneme.start, phoneme.end, len(signs) + 1)
         for sign, start, end in zip(signs, edges, edges[1:], strict=False):
             v = viseme(sign)
-            steps[round(start * _GRID) : round(end * _GRID)] = (v.open, v.wide, v.close, v.tuck, v.tongue)
+            steps[round(start * _GRID) : round(end * _GRID), [OPEN, WIDE, TONGUE]] = (v.open, v.wide, v.tongue)
+            if v.close or v.tuck:  # however short, a p closes
+                middle, half = (start + end) / 2, max(end - start, 0.07) / 2
+                around = slice(round((middle - half) * _GRID), round((middle + half) * _GRID))
+                steps[around, CLOSE], steps[around, TUCK] = v.close, v.tuck
     return steps
 
 
