@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import detrend
+from skimage import data
 
 from metrics import MetricError, extractor, metric
 from metrics.avsync import correlations, lag, loudness, mouth_opening, peak, zero_lag
@@ -158,6 +159,17 @@ def test_what_cannot_be_scored_says_why() -> None:
         extractor("av-activity").make({}, {})(
             [ClipViews(index=np.array([0, 2]), fps=FPS, landmarks=points[:2], waveform=wave[:1280], sample_rate=RATE)]
         )
+
+
+def test_a_video_of_a_still_face_is_told_from_speech(tmp_path: Path) -> None:
+    """Through an encoder and the face mesh, whose jitter must not pass for speech."""
+    portrait = data.astronaut()[0:256, 96:352]
+    media.write_video(tmp_path / "still.mp4", (portrait for _ in range(40)), FPS)
+    points = faces.track(lambda: media.read_frames(tmp_path / "still.mp4", FPS), FPS).points
+    scores = activity(points, voice(speech(0, 40)))
+    assert np.isfinite(scores["mouth"]).all()
+    with pytest.raises(MetricError, match="the mouth does not move"):
+        peak(scores)
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
