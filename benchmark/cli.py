@@ -506,6 +506,29 @@ def methods_show(workspace: Path, name: str) -> None:
     click.echo(f"{path.read_text(encoding='utf-8')}\n# {path}")
 
 
+@bench.command()
+@click.option("--accept", is_flag=True, help="Accept the licences of the two networks that it uses.")
+@workers_option
+@click.pass_obj
+def demo(workspace: Path, accept: bool, workers: int | None) -> None:
+    """Go from a raw dataset to a leaderboard on synthetic data: no licence, no GPU, about ten minutes on two cores.
+
+    Interrupted, the same command goes on where it stopped.
+
+    \b
+    Examples:
+      bench demo
+      bench --workspace /scratch/demo demo --accept
+    """
+    from benchmark import demo as job
+    from benchmark import engine
+    from benchmark.prepare import PrepareError
+
+    with one_line(PrepareError):
+        steps = job.run(workspace, workers=workers or engine.default_workers(), accept=accept, say=click.echo)
+    click.echo("\n".join(f"{step.seconds:7.1f} s  {step.name}" for step in steps))
+
+
 def main() -> None:
     """Entry point of the console script; an error that the user can mend is one line, not a traceback."""
     try:
