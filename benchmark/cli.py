@@ -398,6 +398,10 @@ def leaderboard(workspace: Path, protocol_name: str) -> None:
     """
     from benchmark.publish import publish
 
+    if protocol_name.endswith(".toml"):
+        from benchmark import protocol
+
+        protocol_name = protocol.load(protocol_name, workspace).name
     done = publish(protocol_name, workspace)
     for remark in done.remarks:
         click.echo(remark, err=True)

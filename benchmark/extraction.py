@@ -137,7 +137,9 @@ def extract_pair(what: Plan, item: Item) -> Extracted:
             done = replace(done, sha256=own.digest, own_sound=own.audio == own.video)
             seen = survey(own, store)
             done = replace(done, lengths=(seen.num_frames, real.num_frames))
-            done = replace(done, num_frames=_common_prefix(seen, real), framing=_framing(seen, real))
+            done = replace(done, num_frames=_common_prefix(seen, real))
+            if what.crop_size is None:
+                done = replace(done, framing=_framing(seen, real))
             if what.crop_size is None and seen.size != real.size:
                 raise ViewError(
                     f"frames of {_by(seen.size)} against {_by(real.size)} of the real clip; give that size, or use "

@@ -8,6 +8,7 @@ import io
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +38,9 @@ class Select:
 class Pairing:
     """What a method is given for a target clip T of person p and emotion e, besides T's sound.
 
-    reference      "neutral": the first frame of a neutral clip of p in the same split and view, never T itself and
-                   another sentence where there is one. "first-frame": of T itself, for data without emotion labels
+    reference      "neutral": the first frame of a neutral clip of p in the same split and view: another one than
+                   T, and another sentence, where there is one. "first-frame": of T itself, for data without
+                   emotion labels
     emotion_video  "cross": another take of p and e where there is one; "self": T (the method sees its answer)
     """
 
@@ -155,27 +157,25 @@ def _selected(clip: Clip, select: Select) -> bool:
 
 def _pair(target: Clip, person: Sequence[Clip], protocol: Protocol) -> Pair:
     def best(candidates: Iterable[Clip], key: Callable[[Clip], Any]) -> Clip | None:
-        return min(
-            (clip for clip in candidates if clip.clip_id != target.clip_id),
-            key=lambda clip: (key(clip), seeded(protocol.seed, target.clip_id, clip.clip_id)),
-            default=None,
-        )
+        draw = partial(seeded, protocol.seed, target.clip_id)
+        return min(candidates, key=lambda clip: (key(clip), draw(clip.clip_id)), default=None)
 
     def same_words(clip: Clip) -> bool:
         return clip.sentence is not None and clip.sentence == target.sentence
 
     reference: Clip | None = target
     if protocol.pairing.reference == "neutral":
-        reference = best((clip for clip in person if clip.emotion == "neutral"), key=same_words)
+        neutral = (clip for clip in person if clip.emotion == "neutral")
+        reference = best(neutral, key=lambda clip: (clip is target, same_words(clip)))
     video: Clip | None = target
     if protocol.pairing.emotion_video == "cross":
         video = best(
-            (clip for clip in person if clip.emotion == target.emotion),
+            (clip for clip in person if clip.emotion == target.emotion and clip is not target),
             key=lambda clip: (clip.intensity != target.intensity, same_words(clip)),
         )
     error = None
     if reference is None:
-        error = f"no other neutral clip of {target.identity} ({target.split}, {target.view}) to take the portrait from"
+        error = f"no neutral clip of {target.identity} ({target.split}, {target.view}) to take the portrait from"
     return Pair(target.clip_id, target, reference, video, error)
 
 

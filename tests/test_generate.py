@@ -148,10 +148,10 @@ def test_a_failure_is_a_reason_and_the_others_go_on(tmp_path: Path) -> None:
 
 
 def test_a_pair_without_reference_is_a_row(tmp_path: Path) -> None:
-    dataset(tmp_path, people("a"))
+    dataset(tmp_path, [*people("a"), clip("b_happy_1", "b")])
     made = generate.generate(OURS, replace(ASKED, pairing=Pairing()), tmp_path)
-    assert {i for i, m in made.items() if m.error} == {"a_neutral_1"}
-    assert "no other neutral clip" in (made["a_neutral_1"].error or "")
+    assert {i for i, m in made.items() if m.error} == {"b_happy_1"}
+    assert "no neutral clip of b" in (made["b_happy_1"].error or "")
 
 
 def test_real_frames_are_for_those_who_say_so(tmp_path: Path) -> None:

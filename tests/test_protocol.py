@@ -71,7 +71,7 @@ def test_the_digest_follows_what_changes_numbers_and_nothing_else() -> None:
         assert replace(SMALL, **change).digest != SMALL.digest
 
 
-def test_the_reference_is_a_neutral_clip_of_the_person_never_the_target_and_other_words_if_possible() -> None:
+def test_the_reference_is_a_neutral_clip_of_the_person_not_the_target_and_other_words_if_possible() -> None:
     rows = [
         clip("a_n1", "a", "neutral", sentence="s1"),
         clip("a_n2", "a", "neutral", sentence="s2"),
@@ -80,16 +80,18 @@ def test_the_reference_is_a_neutral_clip_of_the_person_never_the_target_and_othe
         clip("a_n3_side", "a", "neutral", sentence="s3", view="left_30"),
         clip("b_n1", "b", "neutral", sentence="s3"),
         clip("b_h1", "b", "happy", sentence="s3"),
+        clip("c_h1", "c", "happy"),
     ]
     found = {p.pair_id: p for p in protocol.pairs(rows, SMALL)}
-    assert set(found) == {"a_n1", "a_n2", "a_h1", "a_h2", "b_n1", "b_h1"}  # the side view is not selected
+    assert set(found) == {"a_n1", "a_n2", "a_h1", "a_h2", "b_n1", "b_h1", "c_h1"}  # the side view is not selected
     chosen = {i: p.reference.clip_id if p.reference else None for i, p in found.items()}
     assert chosen["a_h1"] == "a_n2"
     assert chosen["a_h2"] == "a_n1"
     assert chosen["a_n1"] == "a_n2"
     assert chosen["b_h1"] == "b_n1"  # the same words, for want of others
-    assert chosen["b_n1"] is None  # nothing but itself: a reason, not a crash
-    assert "no other neutral clip of b" in (found["b_n1"].error or "")
+    assert chosen["b_n1"] == "b_n1"  # itself, for want of others
+    assert chosen["c_h1"] is None  # a reason, not a crash
+    assert "no neutral clip of c" in (found["c_h1"].error or "")
     assert found["a_h1"].emotion_video is not None
     assert found["a_h1"].emotion_video.clip_id == "a_h2"
     assert found["b_h1"].emotion_video is None
@@ -125,19 +127,20 @@ def test_seeded_numbers_are_fixed_forever() -> None:
 
 
 def test_export_writes_all_that_an_outside_method_needs_and_is_idempotent(tmp_path: Path) -> None:
-    dataset(tmp_path, people("a"), frames=3)
+    dataset(tmp_path, [*people("a"), clip("b_happy_1", "b")], frames=3)
     to = tmp_path / "export with ünicode"
     asked = replace(SMALL, pairing=Pairing(emotion_video="cross"))
     protocol.export(asked, tmp_path, to)
     before = {path: path.read_bytes() for path in to.rglob("*") if path.is_file()}
     rows = list(csv.DictReader((to / "pairs.csv").open(encoding="utf-8")))
-    assert [row["pair_id"] for row in rows] == ["a_happy_1", "a_happy_2", "a_neutral_1"]
+    assert [row["pair_id"] for row in rows] == ["a_happy_1", "a_happy_2", "a_neutral_1", "b_happy_1"]
     assert (rows[0]["emotion"], rows[0]["identity"], rows[0]["num_frames"], rows[0]["fps"]) == ("happy", "a", "3", "25")
     for row in rows[:2]:
         for column in ("reference", "audio", "target_video", "emotion_video"):
             assert (to / row[column]).is_file()
     assert rows[0]["emotion_video"] == rows[1]["target_video"]
-    assert "no other neutral clip" in rows[2]["error"]
+    assert rows[3]["error"].startswith("no neutral clip of b")
+    assert rows[3]["reference"] == ""
     (to / rows[0]["audio"]).write_bytes(b"damaged")
     protocol.export(asked, tmp_path, to)
     assert {path: path.read_bytes() for path in to.rglob("*") if path.is_file()} == before
