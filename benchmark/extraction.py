@@ -134,7 +134,7 @@ def extract_pair(what: Plan, item: Item) -> Extracted:
         done = replace(done, num_frames=real.num_frames)
         if item.video is not None:
             own = _opened(item.video, item.real)
-            done = replace(done, sha256=own.digest, own_sound=own.audio == own.video)
+            done = replace(done, sha256=media.file_sha256(item.video), own_sound=own.audio == own.video)
             seen = survey(own, store)
             done = replace(done, lengths=(seen.num_frames, real.num_frames))
             done = replace(done, num_frames=_common_prefix(seen, real))
@@ -212,11 +212,14 @@ def _build(name: str, files: tuple[tuple[str, base.Weights], ...], options: tupl
 
 
 def _opened(video: Path, real: Source) -> Source:
-    """A generated video with its own sound, or, where it has none, the sound that drove it."""
-    digest = media.file_sha256(video)
+    """A generated video with its own sound, or, where it has none, the sound that drove it.
+
+    Its pictures go by a digest of their own: what was extracted from them holds under any sound track.
+    """
+    pictures = media.picture_sha256(video)
     if media.probe(video).has_audio:
-        return Source(video, digest, video, digest)
-    return Source(video, digest, real.audio, real.audio_digest)
+        return Source(video, pictures, video, media.file_sha256(video))
+    return Source(video, pictures, real.audio, real.audio_digest)
 
 
 def _common_prefix(own: Survey, real: Survey) -> int:

@@ -42,7 +42,8 @@ class ViewError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A video file, and the file whose first audio track belongs to it (may be the same), with their SHA-256."""
+    """A video file, and the file whose first audio track belongs to it (may be the same), with the SHA-256 of what
+    determines the frames and of what determines the samples."""
 
     video: Path
     digest: str

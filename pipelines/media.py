@@ -425,3 +425,31 @@ def file_sha256(path: Path, *, progress: Callable[[int], object] | None = None) 
             if progress:
                 progress(len(block))
     return digest.hexdigest()
+
+
+def picture_sha256(path: Path) -> str:
+    """SHA-256 of the coded pictures of a video with their times, whatever sound lies beside them.
+
+    Two files of equal digest give equal frames; re-muxing with another sound track keeps it.
+
+    Raises MediaError as probe(), and corrupt when the file cannot be read to its end.
+    """
+    with _open(path) as container:
+        first = next(_decode(container, _video_stream(container, path), path), None)
+    if first is None:
+        raise MediaError("no_frames", f"{path}: the video track holds no frame")
+    digest = hashlib.sha256()
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        coded = stream.codec_context
+        shown = (coded.width, coded.height, coded.pix_fmt, int(coded.colorspace), int(coded.color_range))
+        times = (stream.time_base, stream.average_rate, stream.guessed_rate)
+        digest.update(repr((coded.name, *shown, *times, first[1].rotation)).encode())
+        digest.update(bytes(coded.extradata or b""))
+        try:
+            for packet in container.demux(stream):
+                digest.update(repr((packet.pts, packet.dts, packet.size, packet.is_discard)).encode())
+                digest.update(bytes(packet))
+        except (FFmpegError, ValueError) as error:
+            raise MediaError("corrupt", f"{path}: cannot be read to its end ({_line(error)})") from error
+    return digest.hexdigest()

@@ -257,6 +257,15 @@ def test_nothing_is_extracted_twice(tmp_path: Path, small: Protocol) -> None:
     assert MeanColour.calls == 18  # another method: its own six
 
 
+def test_equal_pictures_under_another_sound_are_not_extracted_again(tmp_path: Path, small: Protocol) -> None:
+    evaluate.evaluate_method("ground-truth", small, tmp_path, Settings())
+    MeanColour.calls = 0
+    evaluate.evaluate_method("shuffled-audio", small, tmp_path, Settings())
+    assert MeanColour.calls == 0
+    truth, shuffled = (rows_of(tmp_path, name) for name in ("ground-truth", "shuffled-audio"))
+    assert {key: row.value for key, row in truth.items()} == {key: row.value for key, row in shuffled.items()}
+
+
 def test_a_damaged_feature_is_extracted_again_and_said(tmp_path: Path, small: Protocol) -> None:
     evaluate.evaluate_method("ground-truth", small, tmp_path, Settings())
     before = (tmp_path / "results" / "small" / "ground-truth.parquet").read_bytes()

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import tone
+from tiny import pictures
 
 from benchmark.features import Key, Store
+from pipelines import media
 
 KEY = Key("fid-inception@7ff4a85c", ("aa", "bb"), {"views": ["frames:5"], "frames": 75})
 
@@ -85,3 +88,20 @@ def test_many_writers_of_one_key_leave_one_whole_file(tmp_path: Path) -> None:
     found = store.get(KEY)
     assert found is not None
     assert np.array_equal(found["x"], np.arange(5000))
+
+
+def test_the_digest_of_pictures_ignores_the_sound_and_nothing_else(tmp_path: Path) -> None:
+    def write(name: str, seed: int, audio: np.ndarray | None, fps: float = 25) -> str:
+        media.write_video(tmp_path / name, pictures(seed, 12), fps, audio=audio)
+        return media.picture_sha256(tmp_path / name)
+
+    plain = write("plain.mp4", 0, None)
+    assert write("low.mp4", 0, tone(0.5, hertz=200)) == plain
+    assert write("high.mp4", 0, tone(0.5, hertz=900)) == plain
+    assert write("other.mp4", 1, None) != plain
+    assert write("slow.mp4", 0, None, fps=20) != plain
+    one, two = (np.stack(list(media.read_frames(tmp_path / name))) for name in ("plain.mp4", "high.mp4"))
+    assert np.array_equal(one, two)
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(media.MediaError, match="empty"):
+        media.picture_sha256(tmp_path / "empty.mp4")
