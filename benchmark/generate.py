@@ -23,6 +23,7 @@ from pipelines import media
 from reference_models.base import CHUNK, Generator, Request
 
 RECORD_VERSION = 1
+DAY = 86_400  # s
 
 
 class GeneratorError(Exception):
@@ -110,6 +111,9 @@ def generate(
             done[job.pair.pair_id] = made
         else:
             todo.append(job)
+    for left in to.glob(".part-*"):  # of a killed run; another run may be at work here now
+        if time.time() - left.stat().st_mtime > DAY:
+            left.unlink(missing_ok=True)
     make = partial(_make, method, protocol.folder(asked, workspace), to)
     progress = tqdm(total=len(members), initial=len(done), desc=f"generate {method.name}", unit="clip")
     with progress:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,19 @@ def test_only_what_is_missing_or_changed_is_made_again(tmp_path: Path) -> None:
     assert changed() == {"a_happy_1", "a_happy_2", "a_neutral_1"}
     generate.generate(replace(OURS, options={"strength": 2}), ASKED, tmp_path, fresh=True)
     assert changed() == {"a_happy_1", "a_happy_2", "a_neutral_1"}
+
+
+def test_what_a_killed_run_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    dataset(tmp_path, people("a"))
+    to = generate.folder("ours", ASKED, tmp_path)
+    to.mkdir(parents=True)
+    old, new = to / ".part-old.mp4", to / ".part-new.mp4"
+    for path in (old, new):
+        path.write_bytes(b"half a video")
+    os.utime(old, (0, 0))
+    generate.generate(OURS, ASKED, tmp_path)
+    assert not old.exists()
+    assert new.exists()  # perhaps another run's
 
 
 def test_a_failure_is_a_reason_and_the_others_go_on(tmp_path: Path) -> None:
