@@ -17,7 +17,7 @@ from benchmark.extraction import Extracted, Item, Need
 from benchmark.features import Key, Store
 from benchmark.generate import Method
 from benchmark.protocol import Pair, Protocol
-from benchmark.views import SURVEY, Source
+from benchmark.views import MADE, SURVEY, Source
 from leaderboards import results
 from leaderboards.results import Result
 from metrics import base
@@ -85,8 +85,9 @@ def evaluate_method(method_name: str, asked: Protocol, workspace: Path, settings
         error = made[pair.pair_id].error
         video = folder / f"{pair.pair_id}.mp4"
         entries.append(Entry(pair, None, f"not generated: {error}") if error else Entry(pair, video))
-    real_halves(members, asked, workspace, settings)
-    return evaluate(entries, method, asked, workspace, settings)
+    done = evaluate(entries, method, asked, workspace, settings)
+    real_halves(members, asked, workspace, settings)  # afterwards: what it needs of the real clips is mostly stored now
+    return done
 
 
 def evaluate_videos(videos: Path, name: str, asked: Protocol, workspace: Path, settings: Settings) -> Evaluation:
@@ -114,8 +115,8 @@ def evaluate_videos(videos: Path, name: str, asked: Protocol, workspace: Path, s
         video = matched.found.get(pair.pair_id)
         entries.append(Entry(pair, video, None if video else reason))
     method = Method(name, name, generator="", licence="", conditioning=asked.conditioning)
-    real_halves(members, asked, workspace, settings)
     done = evaluate(entries, method, asked, workspace, settings)
+    real_halves(members, asked, workspace, settings)
     return replace(done, remarks=[matched.report(), *done.remarks])
 
 
@@ -341,7 +342,7 @@ def _contents(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted]
         },
         "extractors": {name: plan.extractor(name).id for name in sorted(plan.weights)},
         "weights": {name: w.sha256 for files in plan.weights.values() for name, w in files.items()},
-        "survey": SURVEY,
+        "views": [SURVEY, MADE],
         "clips": {
             clip.pair_id: {
                 "sha256": clip.sha256,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmark import engine, weights
 from benchmark.features import Key, Store
 from benchmark.protocol import Protocol
-from benchmark.views import FPS, MAX_DIFFERENCE, SURVEY, Source, Survey, Video, ViewError, Wanted, extract, survey
+from benchmark.views import FPS, MADE, MAX_DIFFERENCE, SURVEY, Source, Survey, Video, ViewError, Wanted, extract, survey
 from metrics import base
 from metrics.base import Extractor, MetricError, Side
 from pipelines import faces, media
@@ -202,6 +202,7 @@ def _key(what: Plan, need: Need, own: Source, real: Source | None, num_frames: i
         "fps": FPS,
         "crop": what.crop_size,
         "survey": SURVEY,
+        "made": MADE,
     }
     return Key(extractor.id, tuple(digests), views)
 

@@ -28,7 +28,10 @@ FPS = 25.0
 SAMPLE_RATE = 16_000
 SAMPLES = 640  # a frame
 MAX_DIFFERENCE = 0.2  # s by which two sides, or sound and picture, may differ in length
-SURVEY = "survey@facemesh-1"  # key of the feature store; a change to what survey() does changes it
+# Parts of the keys of the feature store. Raise SURVEY when faces are found otherwise (pipelines.faces), MADE when
+# views are made otherwise from the same files and faces (pipelines.crop, this file): old features are then ignored.
+SURVEY = "survey@facemesh-1"
+MADE = 1
 VIEWS = ("frames", "landmarks", "aligned112", "waveform")
 
 K = TypeVar("K", bound=Hashable)
