@@ -59,24 +59,35 @@ def align(frame: NDArray[np.uint8], points: Points, template: Points, size: int)
 
 
 def warp(frame: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Apply a (2, 3) similarity, blurring first where it shrinks, so that fine texture does not alias."""
+    """Apply a (2, 3) similarity. A picture that shrinks is first halved by area averaging to the nearest power of
+    two, so that fine texture does not alias and the linear warp is left with a factor of 0.7 to 1.4."""
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale < 0.5:
-        # Halve as often as it takes: area averaging, then a linear warp of less than a factor of two.
-        halves = int(np.floor(-np.log2(scale)))
-        factor = 2**halves
-        height, width = frame.shape[0] // factor, frame.shape[1] // factor
-        frame = cv2.resize(  # type: ignore[assignment]
-            frame[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA
-        )
-        # Pixel centres: x' = (x + 0.5) / factor - 0.5.
-        matrix = matrix @ np.array(
-            [[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1.0]], np.float64
-        )
+    factor = 2 ** max(0, round(-np.log2(scale)))
+    if factor > 1:
+        frame, corner = _needed(frame, matrix, size, factor)
+        height, width = frame.shape[:2]
+        to = (width // factor, height // factor)
+        frame = cv2.resize(frame, to, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        # Pixel centres: x' = (x - corner + 0.5) / factor - 0.5.
+        shift = corner + (factor - 1) / 2
+        matrix = matrix @ np.array([[factor, 0, shift[0]], [0, factor, shift[1]], [0, 0, 1.0]])
     out: NDArray[np.uint8] = cv2.warpAffine(  # type: ignore[assignment]
         frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return out
+
+
+def _needed(
+    frame: NDArray[np.uint8], matrix: NDArray[np.float64], size: int, factor: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The part of the picture that the crop shows, in whole blocks of `factor` pixels, and its corner (x, y)."""
+    corners = np.array([[0, 0, size, size], [0, size, 0, size]], np.float64)
+    source = np.linalg.inv(matrix[:, :2]) @ (corners - matrix[:, 2:])
+    most = np.array([frame.shape[1], frame.shape[0]]) // factor
+    low = np.clip(np.floor(source.min(axis=1) / factor).astype(np.int64) - 2, 0, most - 1)
+    high = np.clip(np.ceil(source.max(axis=1) / factor).astype(np.int64) + 2, low + 1, most)
+    (left, top), (right, bottom) = low * factor, high * factor
+    return frame[top:bottom, left:right], low * factor
 
 
 class Cropper:
@@ -92,20 +103,17 @@ class Cropper:
         self.size = size
         if crop in ("square", "portrait"):
             squares = _square(points, fps) if crop == "square" else _portrait(points, width, height)
-            self._cut: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
-            self._cut = lambda frame, k: _cut_square(frame, squares[k], size)
             scale = size / squares[:, 2]
-            matrices = np.zeros((len(points), 2, 3))
-            matrices[:, 0, 0] = matrices[:, 1, 1] = scale
-            matrices[:, 0, 2] = (0.5 - squares[:, 0]) * scale - 0.5
-            matrices[:, 1, 2] = (0.5 - squares[:, 1]) * scale - 0.5
+            self.matrices = np.zeros((len(points), 2, 3))
+            self.matrices[:, 0, 0] = self.matrices[:, 1, 1] = scale
+            # The square's corner is a pixel's corner, which lies half a pixel before its centre.
+            self.matrices[:, :, 2] = (0.5 - squares[:, :2]) * scale[:, None] - 0.5
         else:
             five = five_points(points)
             if crop == "aligned":
                 five = np.repeat(np.median(five, axis=0, keepdims=True), len(points), axis=0)
-            template = PORTRAIT_TEMPLATE * size
-            matrices = np.stack([similarity(p, template) for p in five])
-            self._cut = lambda frame, k: warp(frame, matrices[k], size)
+            self.matrices = np.stack([similarity(p, PORTRAIT_TEMPLATE * size) for p in five])
+        matrices = self.matrices
         scales = np.hypot(matrices[:, 0, 0], matrices[:, 1, 0])
         self.side = float(np.median(size / scales))
         self.padding = float(np.mean([_outside(m, size, width, height) for m in matrices]))
@@ -116,38 +124,24 @@ class Cropper:
         self.points[..., 2] = points[..., 2] * scales[:, None]
 
     def __call__(self, frame: NDArray[np.uint8], k: int) -> NDArray[np.uint8]:
-        return self._cut(frame, k)
+        return warp(frame, self.matrices[k], self.size)
 
 
-def _square(points: Points, fps: float) -> NDArray[np.int64]:
-    """(T, 3) left, top, side in whole source pixels."""
+def _square(points: Points, fps: float) -> NDArray[np.float64]:
+    """(T, 3) left, top, side in source pixels."""
     box = boxes(points).astype(np.float64)
     side = SQUARE * float(np.median(np.max(box[:, 2:] - box[:, :2], axis=1)))
     centre = gaussian_filter1d((box[:, :2] + box[:, 2:]) / 2, FOLLOW * fps, axis=0, mode="nearest")
-    corner = np.rint(centre - side / 2)
-    return np.column_stack([corner, np.full(len(corner), np.rint(side))]).astype(np.int64)
+    return np.column_stack([centre - side / 2, np.full(len(centre), side)])
 
 
-def _portrait(points: Points, width: int, height: int) -> NDArray[np.int64]:
+def _portrait(points: Points, width: int, height: int) -> NDArray[np.float64]:
     left, top, right, bottom = np.median(boxes(points).astype(np.float64), axis=0)
     w, h = right - left, bottom - top
     left, right = max(0.0, left - w / 2), min(float(width), right + w / 2)
     top, bottom = max(0.0, top - h / 2), min(float(height), bottom + h / 2)
     side = min(right - left, bottom - top)  # squared inwards: the clamped box holds no more than the picture
-    square = np.rint([(left + right - side) / 2, (top + bottom - side) / 2, side]).astype(np.int64)
-    return np.repeat(square[None], len(points), axis=0)
-
-
-def _cut_square(frame: NDArray[np.uint8], square: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    left, top, side = (int(v) for v in square)
-    height, width = frame.shape[:2]
-    inside = frame[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
-    pad = (max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0))
-    if any(pad):
-        inside = cv2.copyMakeBorder(inside, *pad, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
-    interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
-    out: NDArray[np.uint8] = cv2.resize(inside, (size, size), interpolation=interpolation)  # type: ignore[assignment]
-    return out
+    return np.tile([(left + right - side) / 2, (top + bottom - side) / 2, side], (len(points), 1))
 
 
 def _outside(matrix: NDArray[np.float64], size: int, width: int, height: int) -> float:

@@ -48,7 +48,8 @@ class FaceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """points    (T, 478, 3) float32 in pixels, x right, y down, z towards the viewer negative, in x's scale;
+    """points    (T, 478, 3) float32 in pixels (0 is the centre of the first), x right, y down, z away from
+                 the viewer in x's scale;
                  short gaps are interpolated, NaN where the main face is missing for longer
     detected  (T,) bool, the main face was found in that frame
     others    most faces seen beside the main one in any frame looked at
@@ -102,8 +103,9 @@ class FaceMesh:
     def __call__(self, frame: Frame) -> list[Points]:
         height, width = frame.shape[:2]
         found = self._mesh.process(frame).multi_face_landmarks or []
-        scale = np.array([width, height, width], np.float32)
-        faces = [np.array([(p.x, p.y, p.z) for p in face.landmark], np.float32) * scale for face in found]
+        # MediaPipe counts from the picture's edge, pixels here from the centre of the first one.
+        scale, shift = np.array([width, height, width], np.float32), np.array([0.5, 0.5, 0], np.float32)
+        faces = [np.array([(p.x, p.y, p.z) for p in face.landmark], np.float32) * scale - shift for face in found]
         return sorted(faces, key=lambda points: -_area(boxes(points)))
 
     def close(self) -> None:

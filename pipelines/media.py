@@ -30,6 +30,7 @@ import cv2
 import numpy as np
 import soxr
 from av.error import FFmpegError
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 Codec = Literal["h264", "ffv1"]
@@ -143,30 +144,48 @@ def _decode(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction,
             yield time, frame
 
 
-def _to_rgb(frame: Any, max_side: int | None) -> NDArray[np.uint8]:
-    width, height = frame.width, frame.height
-    if max_side is not None and max(width, height) > max_side:
-        scale = max_side / max(width, height)
-        width, height = max(2, round(width * scale)), max(2, round(height * scale))
-    # BILINEAR is enough when only a detector looks at the reduced picture; at full size nothing is scaled.
-    rgb: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
+def _to_rgb(frame: Any, shrink: int, converter: VideoReformatter) -> NDArray[np.uint8]:
+    rgb: NDArray[np.uint8]
+    if shrink > 1 and frame.format.name == "yuv420p":
+        rgb = _reduced(frame.to_ndarray(), frame.width, frame.height, shrink)
+    else:
+        rgb = np.asarray(converter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+        if shrink > 1:
+            height, width = rgb.shape[0] // shrink, rgb.shape[1] // shrink
+            whole = rgb[: height * shrink, : width * shrink]
+            rgb = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
+def _reduced(planes: NDArray[np.uint8], width: int, height: int, shrink: int) -> NDArray[np.uint8]:
+    """Shrink the planes before they are converted: seven times as fast as the other way round. The colours are
+    BT.601's whatever the file says, which is near enough for finding a face."""
+    to = (width // shrink // 2 * 2, height // shrink // 2 * 2)
+    luma = planes[:height][: to[1] * shrink, : to[0] * shrink]
+    chroma = planes[height:].reshape(2, height // 2, width // 2)[:, : to[1] // 2 * shrink, : to[0] // 2 * shrink]
+    half = (to[0] // 2, to[1] // 2)
+    parts = [cv2.resize(luma, to, interpolation=cv2.INTER_AREA).ravel()]
+    parts += [cv2.resize(plane, half, interpolation=cv2.INTER_AREA).ravel() for plane in chroma]
+    stacked = np.concatenate(parts).reshape(to[1] * 3 // 2, to[0])
+    rgb: NDArray[np.uint8] = cv2.cvtColor(stacked, cv2.COLOR_YUV2RGB_I420)  # type: ignore[assignment]
+    return rgb
+
+
 def read_frames(
-    path: Path, fps: Fraction | float = FPS, *, max_side: int | None = None, num_frames: int | None = None
+    path: Path, fps: Fraction | float = FPS, *, shrink: int = 1, num_frames: int | None = None
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield (H, W, 3) uint8 RGB frames on an exact grid of `fps` frames a second (see the module's text).
 
-    max_side    scale down so that the longer side has at most this many pixels
+    shrink      give pictures whose sides are so many times smaller, for a detector to look at
     num_frames  stop after so many; fewer come where the video ends earlier. None: all that fit, that is
                 floor(duration * fps) with the last source frame lasting as long as the one before it
 
     Raises MediaError: as probe(), and corrupt when decoding stops in the middle.
     """
+    converter = VideoReformatter()  # one for all frames: setting one up takes longer than a conversion
     for _, frame in _on_grid(path, Fraction(fps).limit_denominator(100_000), num_frames):
-        yield _to_rgb(frame, max_side)
+        yield _to_rgb(frame, shrink, converter)
 
 
 def frame_times(path: Path, fps: Fraction | float = FPS) -> list[Fraction]:
@@ -336,6 +355,7 @@ def _encode(
     video: Any = None
     sound: Any = None
     count = 0
+    converter = VideoReformatter()
     for count, rgb in enumerate(frames, 1):
         if video is None:
             video = _video_track(container, rgb.shape, rate, codec)
@@ -349,9 +369,9 @@ def _encode(
             )
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         if codec == "h264":
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU601")
+            frame = converter.reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU601)
         else:
-            frame = frame.reformat(format="bgr0")
+            frame = converter.reformat(frame, format="bgr0")
         frame.pts, frame.time_base = count - 1, 1 / rate
         container.mux(video.encode(frame))
     if video is None:

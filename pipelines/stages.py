@@ -27,7 +27,7 @@ from pipelines.manifest import Clip
 Row = dict[str, Any]
 Stage = Callable[[Row], Row]
 
-FIND_SIDE = 960  # faces are looked for in pictures of at most this side; FaceMesh itself works at 192x192
+FIND_SIDE = 960  # px; pictures of twice this side are halved before faces are looked for (FaceMesh works at 192x192)
 MIN_PICTURE = 64  # px, shorter side
 MIN_FACE = 32  # px, larger side of the face box
 MIN_FRAMES = 5
@@ -114,17 +114,19 @@ def faces(row: Row) -> Row:
     """Landmarks of the main face in every frame of the 25 fps grid, in pixels of the raw picture."""
     info: media.Probe = row["info"]
     count = 0
+    shrink = max(1, max(info.width, info.height) // FIND_SIDE)
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         nonlocal count
         count = 0
-        for frame in media.read_frames(row["path"], max_side=FIND_SIDE):
+        for frame in media.read_frames(row["path"], shrink=shrink):
             count += 1
             yield frame
 
     found = track(frames, float(media.FPS))
     _whole(count, info)
-    points = found.points * max(1.0, max(info.width, info.height) / FIND_SIDE)
+    points = found.points * np.float32(shrink)
+    points[..., :2] += np.float32((shrink - 1) / 2)  # pixels are counted from the centre of the first one
     lost = [gap for gap in gaps(found.detected) if np.isnan(points[gap[0]]).any()]
     if lost:
         start, end = max(lost, key=lambda gap: gap[1] - gap[0])

@@ -173,7 +173,7 @@ def test_a_video_of_a_still_face_is_told_from_speech(tmp_path: Path) -> None:
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    frames = list(media.read_frames(path, FPS, max_side=480))
+    frames = list(media.read_frames(path, FPS, shrink=max(1, media.probe(path).width // 480)))
     found = faces.track(lambda: iter(frames), FPS)
     wave = media.read_audio(path, RATE)[: len(frames) * 640]
     return found.points, wave

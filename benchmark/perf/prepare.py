@@ -1,12 +1,12 @@
 """How fast is `bench prepare`? In one run, on the same clips and processes, against
 
-(a) the parts that cannot be left out, each timed alone and added: decoding every frame once, FaceMesh on every
-    decoded frame, cropping and encoding every frame. Reading the file a second time, looking for other faces,
+(a) the parts that cannot be left out, each timed alone and added: decoding every frame once to RGB, FaceMesh on
+    every frame, cropping and encoding every frame. Reading the file a second time, looking for other faces,
     sound, digests and the manifest are what is left to lose.
 (b) the usual way: OpenCV decodes, a face is detected in every frame on its own, full frames are written as JPEG,
     read again, cropped and encoded.
 
-Then the peak memory of one process for a clip and for the same clip ten times as long.
+Then the peak memory of one process for a clip of 1 s and of 10 s.
 
     python benchmark/perf/prepare.py --root RAW_MEAD [--workers 2] [--limit 8]
     python benchmark/perf/prepare.py                     (renders a few 1080p clips of the demo's faces)
@@ -20,21 +20,24 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmark import engine
 from pipelines import media, stages
 from pipelines.crop import Cropper
-from pipelines.datasets import demo, mead
+from pipelines.datasets import Source, demo, mead
 from pipelines.faces import FaceMesh, track
 
 SIZE = 256
+Frame = NDArray[np.uint8]
 
 
 def main() -> None:
@@ -54,12 +57,14 @@ def main() -> None:
 def render_1080p(root: Path, limit: int) -> Path:
     for job in demo.subset(root / "small")[: 3 * limit : 3]:
         demo.render_clip(job)
-        frames = (
-            cv2.copyMakeBorder(cv2.resize(f, (1080, 1080)), 0, 0, 420, 420, cv2.BORDER_REPLICATE)
-            for f in media.read_frames(job.path)
-        )
-        media.write_video(root / "big" / job.name, frames, audio=media.read_audio(job.path))
+        big = (enlarged(frame) for frame in media.read_frames(job.path))
+        media.write_video(root / "big" / job.name, big, audio=media.read_audio(job.path))
     return root / "big"
+
+
+def enlarged(frame: Frame) -> Frame:
+    out: Any = cv2.copyMakeBorder(cv2.resize(frame, (1080, 1080)), 0, 0, 420, 420, cv2.BORDER_REPLICATE)
+    return out  # type: ignore[no-any-return]
 
 
 def measure(clips: list[Path], workers: int, scratch: Path) -> None:
@@ -108,7 +113,7 @@ def clock(work: Callable[[], object]) -> float:
 
 
 def decode(path: Path) -> float:
-    return clock(lambda: media.frame_times(path))
+    return clock(lambda: [None for _ in media.read_frames(path)])
 
 
 def mesh(path: Path) -> float:
@@ -120,9 +125,8 @@ def mesh(path: Path) -> float:
 
 def crop_and_encode(path: Path) -> float:
     frames = list(media.read_frames(path))
-    points = track(lambda: media.read_frames(path, max_side=stages.FIND_SIDE)).points
     height, width = frames[0].shape[:2]
-    cropper = Cropper("square", points * max(1.0, width / stages.FIND_SIDE), (width, height), SIZE, 25.0)
+    cropper = Cropper("square", track(lambda: frames).points, (width, height), SIZE, 25.0)
     with tempfile.TemporaryDirectory() as folder:
         cut = (cropper(frame, k) for k, frame in enumerate(frames))
         return clock(lambda: media.write_video(Path(folder) / "a.mp4", cut))
@@ -133,7 +137,7 @@ PARTS = {"decode": decode, "face mesh": mesh, "crop + encode": crop_and_encode}
 
 def prepare_one(path: Path, out: Path) -> None:
     folder = tempfile.mkdtemp(dir=_made(out))
-    source = mead.Source("clip", "mead", "M000", "happy", 1, "front", None, "001", path.name, None)
+    source = Source("clip", "mead", "M000", "happy", 1, "front", None, "001", path.name, None)
     stages.prepare_clip(source, path.parent, Path(folder), stages.Settings(size=SIZE), "train", "perf")
 
 
@@ -156,10 +160,8 @@ def usual_way(path: Path, out: Path) -> None:
     low, high = np.median([b[0] for b in boxes], 0), np.median([b[1] for b in boxes], 0)
     side = int(1.6 * max(high - low)) // 2 * 2
     left, top = (int(v) for v in np.maximum((low + high - side) / 2, 0))
-    crops = (
-        cv2.resize(cv2.imread(str(name))[top : top + side, left : left + side, ::-1], (SIZE, SIZE))
-        for name in sorted(folder.glob("*.jpg"))
-    )
+    images: Iterator[Any] = (cv2.imread(str(name)) for name in sorted(folder.glob("*.jpg")))
+    crops: Iterator[Any] = (cv2.resize(i[top : top + side, left : left + side, ::-1], (SIZE, SIZE)) for i in images)
     media.write_video(folder / "clip.mp4", crops)
     shutil.rmtree(folder)
 
@@ -170,21 +172,19 @@ def _made(folder: Path) -> Path:
 
 
 def memory(path: Path, scratch: Path) -> None:
-    long = scratch / "long.mp4"
-    once = media.read_audio(path)
-    frames = itertools.chain.from_iterable(media.read_frames(path) for _ in range(10))
-    media.write_video(long, frames, audio=np.tile(once, 10))
+    once = list(itertools.islice(media.read_frames(path), 25))
+    sound = media.read_audio(path)[:16_000]
     print("\npeak memory of one process")
-    for name, clip in (("once", path), ("ten times as long", long)):
-        context = get_context("spawn")
-        with context.Pool(1) as pool:
-            seconds, peak = pool.apply(_peak, (clip, scratch / "memory"))
-        print(f"  {name:18} {seconds:6.1f} s of video   {peak:6.0f} MiB")
+    for seconds in (1, 10):
+        clip = scratch / f"{seconds}.mp4"
+        media.write_video(clip, once * seconds, audio=np.tile(sound, seconds))
+        with get_context("spawn").Pool(1) as pool:
+            print(f"  {seconds:3} s of video   {pool.apply(_peak, (clip, scratch / 'memory')):6.0f} MiB")
 
 
-def _peak(path: Path, out: Path) -> tuple[float, float]:
+def _peak(path: Path, out: Path) -> float:
     prepare_one(path, out)
-    return len(media.frame_times(path)) / 25, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":
