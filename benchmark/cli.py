@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmark import __version__
+from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
     from pipelines.crop import Crop
@@ -23,10 +24,6 @@ Examples:
   bench eval --method ours-p                    score a method on a protocol
   bench leaderboard --protocol demo             CSV and Markdown tables
 """
-
-
-class BenchError(click.ClickException):
-    """A one-line error for the user: what was found, what was expected, the likely cause."""
 
 
 @click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -212,7 +209,7 @@ def prepare(
     from pipelines.stages import Settings
 
     settings = Settings(crop, int(size) if size else crops.DEFAULT_SIZE[crop], codec, write_masks)
-    with one_line(job.PrepareError, DatasetError, SplitError, ManifestError):
+    with one_line(DatasetError, SplitError, ManifestError):
         folder = job.data_folder(workspace, name or dataset)
         summary = job.prepare(
             dataset,
@@ -249,7 +246,7 @@ def manifest_show(workspace: Path, name: str, rejected: bool) -> None:
     from benchmark import prepare as job
     from pipelines.manifest import ManifestError
 
-    with one_line(ManifestError, job.PrepareError):
+    with one_line(ManifestError):
         click.echo(job.show(job.find_manifest(workspace, name), rejected=rejected))
 
 
@@ -269,7 +266,7 @@ def manifest_check(workspace: Path, name: str, quick: bool) -> None:
     from pipelines import manifest
     from pipelines.manifest import ManifestError
 
-    with one_line(ManifestError, job.PrepareError):
+    with one_line(ManifestError):
         path = job.find_manifest(workspace, name)
         problems = manifest.check(path, digests=not quick)
     for problem in problems:
@@ -526,10 +523,8 @@ def demo(workspace: Path, accept: bool, workers: int | None) -> None:
     """
     from benchmark import demo as job
     from benchmark import engine
-    from benchmark.prepare import PrepareError
 
-    with one_line(PrepareError):
-        steps = job.run(workspace, workers=workers or engine.default_workers(), accept=accept, say=click.echo)
+    steps = job.run(workspace, workers=workers or engine.default_workers(), accept=accept, say=click.echo)
     click.echo("\n".join(f"{step.seconds:7.1f} s  {step.name}" for step in steps))
 
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 
 Kind = Literal["methods", "protocols"]
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmark import engine, evaluate, prepare, protocol, publish, weights
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 from pipelines.datasets import demo as dataset
 
 NAME = "demo"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import configs, extraction, generate, matching, protocol, provenance
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 from benchmark.extraction import Extracted, Item, Need
 from benchmark.features import Key, Store
 from benchmark.generate import Method

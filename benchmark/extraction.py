@@ -117,7 +117,7 @@ def plan(needs: Iterable[Need], asked: Protocol, store: Path, device: str) -> tu
 def run(what: Plan, items: Sequence[Item], workers: int, title: str) -> dict[str, Extracted]:
     """Extract what is not stored yet, with a progress bar; by pair id. A clip that fails is told, never raised."""
     found = {}
-    with tqdm(total=len(items), desc=title, unit="clip") as progress:
+    with tqdm(total=len(items), desc=title, unit="clip", disable=None) as progress:
         for outcome in engine.run(partial(extract_pair, what), items, workers=workers):
             pair_id = outcome.item.pair_id
             found[pair_id] = outcome.value or Extracted(pair_id, error=_reason(outcome.error))

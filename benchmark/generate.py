@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmark import configs, engine, protocol
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 from benchmark.protocol import Conditioning, Pair, Protocol
 from pipelines import media
 from reference_models.base import CHUNK, Generator, Request
@@ -115,7 +115,7 @@ def generate(
         if time.time() - left.stat().st_mtime > DAY:
             left.unlink(missing_ok=True)
     make = partial(_make, method, protocol.folder(asked, workspace), to)
-    progress = tqdm(total=len(members), initial=len(done), desc=f"generate {method.name}", unit="clip")
+    progress = tqdm(total=len(members), initial=len(done), desc=f"generate {method.name}", unit="clip", disable=None)
     with progress:
         for outcome in engine.run(make, todo, workers=workers):
             job, made = outcome.item, outcome.value

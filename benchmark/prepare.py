@@ -27,6 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmark import __version__, engine
+from benchmark.errors import BenchError
 from pipelines import datasets, manifest, media, splits
 from pipelines.datasets import Index, Source, printable
 from pipelines.manifest import Clip, Rejected
@@ -38,7 +39,7 @@ FORMAT = 1  # raised when clips of an earlier version of this code must be made 
 OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
 
 
-class PrepareError(Exception):
+class PrepareError(BenchError):
     """The run cannot start or go on; one line for the user."""
 
 

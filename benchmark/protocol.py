@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark import configs
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 from pipelines import manifest, media
 from pipelines.manifest import Clip
 

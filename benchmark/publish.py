@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 from leaderboards import aggregate, results, tables
 from leaderboards.aggregate import Cell
 from leaderboards.results import Result, ResultError

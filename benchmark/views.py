@@ -31,7 +31,7 @@ MAX_DIFFERENCE = 0.2  # s by which two sides, or sound and picture, may differ i
 # Parts of the keys of the feature store. Raise SURVEY when faces are found otherwise (pipelines.faces), MADE when
 # views are made otherwise from the same files and faces (pipelines.crop, this file): old features are then ignored.
 SURVEY = "survey@facemesh-1"
-MADE = 1
+MADE = 2
 VIEWS = ("frames", "landmarks", "aligned112", "waveform")
 
 K = TypeVar("K", bound=Hashable)

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 import platformdirs
 
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
     import requests

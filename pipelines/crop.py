@@ -54,8 +54,13 @@ def similarity(points: Points, template: Points) -> NDArray[np.float64]:
 
 
 def align(frame: NDArray[np.uint8], points: Points, template: Points, size: int) -> NDArray[np.uint8]:
-    """(size, size, 3) crop of `frame` with five `points` (5, 2) moved onto `template` (5, 2, pixels of the crop)."""
-    return warp(frame, similarity(points, template), size)
+    """(size, size, 3) crop of `frame` with five `points` (5, 2) moved onto `template` (5, 2, pixels of the crop).
+
+    A plain linear warp, black outside the picture, whatever the scale: what face recognition networks are given by
+    the reference (insightface, `face_align.norm_crop`), so that embeddings are comparable.
+    """
+    out: NDArray[np.uint8] = cv2.warpAffine(frame, similarity(points, template), (size, size))  # type: ignore[assignment]
+    return out
 
 
 def warp(frame: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:

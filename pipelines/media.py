@@ -146,7 +146,7 @@ def _decode(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction,
 
 def _to_rgb(frame: Any, shrink: int, converter: VideoReformatter) -> NDArray[np.uint8]:
     rgb: NDArray[np.uint8]
-    if shrink > 1 and frame.format.name == "yuv420p":
+    if shrink > 1 and frame.format.name == "yuv420p" and not (frame.width % 2 or frame.height % 2):
         rgb = _reduced(frame.to_ndarray(), frame.width, frame.height, shrink)
     else:
         rgb = np.asarray(converter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)

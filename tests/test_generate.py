@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny import clip, dataset, people, pictures, run_here
 
 from benchmark import engine, generate, protocol
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 from benchmark.generate import Method
 from benchmark.protocol import Pair, Pairing, Protocol
 from pipelines import media

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 from benchmark.publish import publish
 from leaderboards import aggregate, results, tables
 from leaderboards.results import Result, ResultError

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import PROTOCOL, clip, dataset, people, protocol_file
 
 from benchmark import configs, generate, protocol
-from benchmark.cli import BenchError
+from benchmark.errors import BenchError
 from benchmark.protocol import Pairing, Protocol, Select
 
 SMALL = Protocol("small", "A small test", "tiny", metrics=("psnr/frame-mean",))
