@@ -37,6 +37,7 @@ Codec = Literal["h264", "ffv1"]
 SUFFIX = {"h264": ".mp4", "ffv1": ".mkv"}
 AUDIO_RATE = 16_000
 FPS = Fraction(25)
+KEEP = 400 << 20  # bytes of decoded pictures that Pictures may hold: 5 s of 1080p
 
 
 class MediaError(Exception):
@@ -183,9 +184,39 @@ def read_frames(
 
     Raises MediaError: as probe(), and corrupt when decoding stops in the middle.
     """
-    converter = VideoReformatter()  # one for all frames: setting one up takes longer than a conversion
-    for _, frame in _on_grid(path, Fraction(fps).limit_denominator(100_000), num_frames):
-        yield _to_rgb(frame, shrink, converter)
+    yield from Pictures(path, fps, keep=0).read(shrink=shrink, num_frames=num_frames)
+
+
+class Pictures:
+    """The frames of a file, to be read more than once: decoded once if they fit into `keep` bytes, else each time.
+
+    Memory is therefore bounded whatever the length of the file.
+    """
+
+    def __init__(self, path: Path, fps: Fraction | float = FPS, *, keep: int = KEEP) -> None:
+        self._path = path
+        self._fps = Fraction(fps).limit_denominator(100_000)
+        self._keep = keep
+        self._kept: list[Any] | None = None
+
+    def read(self, *, shrink: int = 1, num_frames: int | None = None) -> Iterator[NDArray[np.uint8]]:
+        """read_frames()."""
+        converter = VideoReformatter()  # one for all frames: setting one up takes longer than a conversion
+        frames = self._decode(num_frames) if self._kept is None else self._kept[:num_frames]
+        for frame in frames:
+            yield _to_rgb(frame, shrink, converter)
+
+    def _decode(self, num_frames: int | None) -> Iterator[Any]:
+        kept, room = [], self._keep
+        for _, frame in _on_grid(self._path, self._fps, num_frames):
+            room -= frame.width * frame.height * 3 // 2
+            if room > 0:
+                kept.append(frame)
+            else:
+                kept.clear()
+            yield frame
+        if num_frames is None and room > 0:
+            self._kept = kept
 
 
 def frame_times(path: Path, fps: Fraction | float = FPS) -> list[Fraction]:

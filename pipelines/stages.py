@@ -3,8 +3,9 @@
 A stage takes a row and returns it with more in it. It raises Reject to drop the recording with a reason; any other
 exception is a bug, except an OSError of the output (a full or read-only disk), which must stop the whole run.
 
-Two passes over the frames, none of which is ever kept: the first finds the face, the second cuts and encodes.
-Memory therefore does not grow with the pictures of a clip, only with its landmarks (140 kB/s) and sound (64 kB/s).
+Two passes over the pictures: the first finds the face, the second cuts and encodes. Memory is bounded whatever the
+length of a clip (media.KEEP of pictures; longer ones are decoded twice), but for landmarks (140 kB/s) and sound
+(64 kB/s).
 """
 
 from __future__ import annotations
@@ -114,12 +115,13 @@ def faces(row: Row) -> Row:
     """Landmarks of the main face in every frame of the 25 fps grid, in pixels of the raw picture."""
     info: media.Probe = row["info"]
     count = 0
+    pictures = media.Pictures(row["path"])
     shrink = max(1, max(info.width, info.height) // FIND_SIDE)
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         nonlocal count
         count = 0
-        for frame in media.read_frames(row["path"], shrink=shrink):
+        for frame in pictures.read(shrink=shrink):
             count += 1
             yield frame
 
@@ -141,7 +143,7 @@ def faces(row: Row) -> Row:
     share = float(np.mean(outside > BORDER[0]))
     if share > BORDER[1]:
         raise Reject("face_at_border", f"in {share:.0%} of the frames over {BORDER[0]:.0%} of the face is cut off")
-    return row | {"points": points, "faces": found, "video_frames": count}
+    return row | {"points": points, "faces": found, "video_frames": count, "pictures": pictures}
 
 
 def _whole(count: int, info: media.Probe) -> None:
@@ -189,7 +191,7 @@ def cut(row: Row) -> Row:
     packed = BytesIO()
     np.savez_compressed(packed, points=cropper.points, detected=row["faces"].detected[:frames])
     media.write_bytes(out / names["landmarks"], packed.getvalue())
-    raw = media.read_frames(row["path"], num_frames=frames)
+    raw = row["pictures"].read(num_frames=frames)
     media.write_video(out / names["video"], (cropper(frame, k) for k, frame in enumerate(raw)), codec=settings.codec)
     return row | names | {"cropper": cropper}
 

@@ -1,12 +1,12 @@
 """How fast is `bench prepare`? In one run, on the same clips and processes, against
 
 (a) the parts that cannot be left out, each timed alone and added: decoding every frame once to RGB, FaceMesh on
-    every frame, cropping and encoding every frame. Reading the file a second time, looking for other faces,
+    every frame, cropping and encoding every frame. A second look at the pictures, looking for other faces,
     sound, digests and the manifest are what is left to lose.
 (b) the usual way: OpenCV decodes, a face is detected in every frame on its own, full frames are written as JPEG,
     read again, cropped and encoded.
 
-Then the peak memory of one process for a clip of 1 s and of 10 s.
+Then the peak memory of one process for a 1080p clip of 8 s and of 16 s.
 
     python benchmark/perf/prepare.py --root RAW_MEAD [--workers 2] [--limit 8]
     python benchmark/perf/prepare.py                     (renders a few 1080p clips of the demo's faces)
@@ -83,21 +83,19 @@ def measure(clips: list[Path], workers: int, scratch: Path) -> None:
 
 
 def wall(function: Callable[[Path], object], clips: list[Path], workers: int) -> float:
-    """Seconds from the first clip to the last, processes started and libraries loaded before."""
+    """Seconds of work for each process, all of them busy, libraries loaded before."""
     outcomes = engine.run(partial(warm_then, function), clips, workers=workers)
     spans = []
     for outcome in outcomes:
         if outcome.value is None:
             raise SystemExit(f"{outcome.item}: {outcome.error!r}")
         spans.append(outcome.value)
-    return max(end for _, end in spans) - min(start for start, _ in spans)
+    return sum(spans) / workers
 
 
-def warm_then(function: Callable[[Path], object], path: Path) -> tuple[float, float]:
+def warm_then(function: Callable[[Path], object], path: Path) -> float:
     FaceMesh().close()  # loads MediaPipe, once a process
-    start = time.monotonic()
-    function(path)
-    return start, time.monotonic()
+    return clock(lambda: function(path))
 
 
 def timed(part: Callable[[Path], float], clips: list[Path], workers: int) -> float:
@@ -175,7 +173,7 @@ def memory(path: Path, scratch: Path) -> None:
     once = list(itertools.islice(media.read_frames(path), 25))
     sound = media.read_audio(path)[:16_000]
     print("\npeak memory of one process")
-    for seconds in (1, 10):
+    for seconds in (8, 16):
         clip = scratch / f"{seconds}.mp4"
         media.write_video(clip, once * seconds, audio=np.tile(sound, seconds))
         with get_context("spawn").Pool(1) as pool:
