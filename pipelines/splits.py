@@ -87,7 +87,7 @@ def ratio(sources: Sequence[Source], fractions: tuple[float, float, float], seed
     counts: dict[str, Counter[str]] = {}
     for source in sources:
         counts.setdefault(source.identity, Counter())[source.emotion] += 1
-    total = sum(counts.values(), Counter[str]())
+    total = {e: sum(c[e] for c in counts.values()) for e in sorted({e for c in counts.values() for e in c})}
     target = {s: {e: f * n for e, n in total.items()} for s, f in zip(SPLITS, fractions, strict=True)}
     filled: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     order = sorted(counts, key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).hexdigest())

@@ -317,6 +317,26 @@ def as_dict(clip: manifest.Clip) -> dict[str, object]:
     return dataclasses.asdict(clip)
 
 
+@pytest.mark.parametrize("fps", [25.0, 30_000 / 1001])
+def test_a_planted_click_and_flash_stay_together(tmp_path: Path, fps: float) -> None:
+    """Through the grid, the crop, the encoder and the resampler, to one frame."""
+    flash = 21  # two source frames long: one alone may fall between the grid's times
+    frames = [255 - f if k in (flash, flash + 1) else f for k, f in enumerate(portrait(1.6, fps))]
+    audio = 0.01 * tone(1.6, 48_000)
+    start = round(flash / fps * 48_000)
+    audio[start : start + 240] = 0.9
+    raw = tmp_path / "raw" / CELL / "001.mp4"
+    media.write_video(raw, frames, fps, audio=audio, sample_rate=48_000)
+    job.prepare("mead", tmp_path / "raw", tmp_path / "out")
+    (clip,) = manifest.read(tmp_path / "out/manifest.parquet")
+    pictures = [frame.astype(float) for frame in media.read_frames(tmp_path / "out" / clip.video)]
+    strange = np.array([np.abs(picture - pictures[5]).mean() for picture in pictures])
+    seen = int(np.argmax(strange > strange.max() / 2)) / 25
+    heard = int(np.argmax(np.abs(media.read_audio(tmp_path / "out" / clip.audio)))) / 16_000
+    assert abs(seen - heard) <= 1 / 25
+    assert abs(seen - flash / fps) <= 1 / 25
+
+
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(raw: Path, prepared: Path, tmp_path: Path) -> None:
     moments = np.random.default_rng(int(os.environ.get("KILL_SEED", "0"))).uniform(1.5, 5.0, 20)
