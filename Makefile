@@ -52,7 +52,8 @@ clean:
 	    sed "s/^torch==.*/torch==$$torch/" constraints.txt > .venv/constraints.txt
 	fi
 	echo "Installing into .venv what constraints.txt pins: about 0.7 GB with a CPU build of torch, 4 GB with a CUDA build."
-	echo "What .venv already has is not downloaded again; interrupted, the same command goes on."
+	echo "What .venv already has is not downloaded again; interrupted, the same command goes on. The demo also fetches"
+	echo "two networks, 0.1 GB, and says so before."
 	$(PYTHON) -m pip install --disable-pip-version-check --constraint .venv/constraints.txt --editable '.[dev]' \
 	    || fail "pip could not install the packages (its message is above); run the same command again to go on"
 	# The optional packages ask for an OpenCV of their own and for torchvision: they are installed without on purpose.

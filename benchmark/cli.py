@@ -523,8 +523,12 @@ def demo(workspace: Path, accept: bool, workers: int | None) -> None:
     """
     from benchmark import demo as job
     from benchmark import engine
+    from pipelines.datasets import DatasetError
+    from pipelines.manifest import ManifestError
+    from pipelines.splits import SplitError
 
-    steps = job.run(workspace, workers=workers or engine.default_workers(), accept=accept, say=click.echo)
+    with one_line(DatasetError, ManifestError, SplitError):
+        steps = job.run(workspace, workers=workers or engine.default_workers(), accept=accept, say=click.echo)
     click.echo("\n".join(f"{step.seconds:7.1f} s  {step.name}" for step in steps))
 
 

@@ -49,7 +49,12 @@ def run(workspace: Path, *, workers: int, accept: bool, say: Callable[[str], Non
             NAME, raw, prepare.data_folder(workspace, NAME), split=dataset.split, workers=workers
         ).text(),
     )
-    step("Weights", f"bench weights fetch {' '.join(WEIGHTS)}{' --accept' * accept}", lambda: _weights(accept))
+    say("\n".join(["\nNetworks that it needs, fetched once:", *map(_network, WEIGHTS)]))
+    step(
+        "Weights",
+        f"bench weights fetch {' '.join(WEIGHTS)}{' --accept' * accept}",
+        lambda: "\n".join(str(path) for path in weights.fetch(WEIGHTS, accept=accept)),
+    )
     asked = protocol.load(NAME, workspace)
     for method in METHODS:
         step(
@@ -65,6 +70,8 @@ def run(workspace: Path, *, workers: int, accept: bool, say: Callable[[str], Non
 
 def render(raw: Path, workers: int) -> str:
     """Make what is missing of the demo's clips. Raises BenchError when a clip cannot be made."""
+    for left in raw.rglob(".part-*"):  # of a killed run
+        left.unlink(missing_ok=True)
     todo = [job for job in dataset.subset(raw) if not job.path.exists()]
     with tqdm(total=len(todo), unit="clip", desc="render", disable=None) as bar:
         for outcome in engine.run(dataset.render_clip, todo, workers=workers):
@@ -74,9 +81,9 @@ def render(raw: Path, workers: int) -> str:
     return f"{len(todo)} clips rendered, {len(dataset.subset(raw))} in {raw}\n{dataset.CARD}"
 
 
-def _weights(accept: bool) -> str:
-    weights.fetch(WEIGHTS, accept=accept)
-    return "\n".join(f"{name}: {weights.entry(name).licence}" for name in WEIGHTS)
+def _network(name: str) -> str:
+    entry = weights.entry(name)
+    return f"  {name}, {(entry.bytes or 0) / 1e6:.0f} MB, licence {entry.licence}"
 
 
 def _leaderboard(workspace: Path) -> str:

@@ -51,7 +51,7 @@ def run(function: Callable[[Item], Value], items: Iterable[Item], *, workers: in
         while True:
             # A short queue: the items of a whole dataset are never pickled ahead of time.
             for item in islice(pending, 2 * workers - len(under_way)):
-                under_way[pool.submit(function, item)] = item
+                under_way[_submit(pool, function, item)] = item
             if not under_way:
                 return
             done, _ = wait(under_way, return_when=FIRST_COMPLETED)
@@ -69,6 +69,16 @@ def run(function: Callable[[Item], Value], items: Iterable[Item], *, workers: in
                 yield Outcome(item, None if error else future.result(), error)
     finally:
         _stop(pool)
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Value], item: Item) -> Future[Value]:
+    """The item's future, failed at once when a process has died since the last look."""
+    try:
+        return pool.submit(function, item)
+    except BrokenProcessPool as error:
+        future: Future[Value] = Future()
+        future.set_exception(error)
+        return future
 
 
 def _alone(function: Callable[[Item], Value], item: Item, future: Future[Value]) -> Outcome[Item, Value]:

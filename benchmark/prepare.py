@@ -126,7 +126,7 @@ def prepare(
     chosen = filters.select(index.sources)
     if not chosen:
         raise PrepareError("the filters together admit no recording; leave one out")
-    with _alone(folder):
+    with _output(folder), _alone(folder):
         _same_settings(folder, settings, fresh)
         done, todo = _sort_out(chosen, root, folder, settings)
         reused = len(done)
@@ -184,6 +184,18 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _output(folder: Path) -> Iterator[None]:
+    """What cannot be read of the raw files is a rejection; an OSError that comes this far is the output's."""
+    try:
+        yield
+    except OSError as error:
+        raise PrepareError(
+            f"{printable(folder)}: {error.strerror}; nothing is lost, "
+            "run the same command again once there is room or the folder can be written"
+        ) from error
+
+
 def _same_settings(folder: Path, settings: Settings, fresh: bool) -> None:
     path = folder / "settings.json"
     now = dataclasses.asdict(settings) | {"format": FORMAT}
@@ -193,7 +205,10 @@ def _same_settings(folder: Path, settings: Settings, fresh: bool) -> None:
         for name in ("manifest.parquet", "rejected.parquet", "split.json", "missing.txt"):
             (folder / name).unlink(missing_ok=True)
     elif path.exists():
-        before = json.loads(path.read_text())
+        try:
+            before = dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise PrepareError(f"{printable(path)}: damaged; use --fresh to make the folder anew") from error
         changed = [f"{k} {before.get(k)} (now {now[k]})" for k in now if before.get(k) != now[k]]
         if changed:
             raise PrepareError(
@@ -212,7 +227,7 @@ def _key(source: Source, root: Path, settings: Settings) -> str:
     disk again to find that nothing changed would take as long as the work."""
     stamps = []
     for name in (source.video, source.audio):
-        status = (root / name).stat() if name else None
+        status = (root / name).stat() if name and (root / name).exists() else None
         stamps.append((name, status and status.st_size, status and status.st_mtime_ns))
     text = json.dumps([FORMAT, dataclasses.asdict(settings), dataclasses.asdict(source), stamps])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -286,10 +301,7 @@ def _work(
             if outcome.value is not None:
                 done[source.clip_id] = outcome.value
             elif isinstance(error, OSError) and error.errno in OUTPUT_ERRORS:
-                raise PrepareError(
-                    f"{printable(folder)}: {error.strerror} after {len(done)} clips; nothing is lost, "
-                    "run the same command again once there is room"
-                ) from error
+                raise error
             else:
                 reason = "worker_died" if isinstance(error, engine.WorkerDied) else "internal_error"
                 detail = printable(f"{type(error).__name__}: {error}")

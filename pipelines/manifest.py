@@ -27,7 +27,7 @@ class Clip:
 
     emotion           one of EMOTIONS, or UNLABELLED; intensity is MEAD's level 1-3 where there is one
     sentence          what is said, where the dataset tells; `take` is the dataset's own number of the recording
-    source            the raw file, relative to the raw root; digests of it and of the prepared video and sound
+    source            the raw file, relative to the raw root; digests of it and of the three prepared files
     source_fps        frames a second of the raw file (mean); the clip has exactly `fps`
     av_start, av_end  s by which the raw audio starts and ends after the raw video (both were trimmed to the
                       common end; a late start was filled with silence)
@@ -59,6 +59,7 @@ class Clip:
     source_sha256: str
     sha256: str
     audio_sha256: str
+    landmarks_sha256: str
     source_fps: float
     av_start: float
     av_end: float
@@ -119,8 +120,8 @@ def _read(path: Path, row: type) -> list[dict[str, object]]:
         raise ManifestError(f"{path}: no such manifest; `bench prepare` writes it")
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{path}: not a Parquet file, or damaged ({str(error).splitlines()[0]})") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ManifestError(f"{path}: not a Parquet file, or damaged ({type(error).__name__})") from error
     missing = [name for name in _schema(row).names if name not in table.column_names]
     if missing:
         raise ManifestError(f"{path}: lacks the columns {', '.join(missing)}; written by another version?")
@@ -150,12 +151,12 @@ def check(path: Path, *, digests: bool = True) -> list[str]:
         for kind, name, expected in (
             ("video", clip.video, clip.sha256),
             ("audio", clip.audio, clip.audio_sha256),
-            ("landmarks", clip.landmarks, None),
+            ("landmarks", clip.landmarks, clip.landmarks_sha256),
         ):
             file = path.parent / name
             if not file.is_file():
                 problems.append(f"{clip.clip_id}: {kind} {name} is missing")
-            elif digests and expected is not None and file_sha256(file) != expected:
+            elif digests and file_sha256(file) != expected:
                 problems.append(f"{clip.clip_id}: {kind} {name} is not the file that was prepared (digest differs)")
         if clip.emotion not in (*EMOTIONS, UNLABELLED):
             problems.append(f"{clip.clip_id}: emotion {clip.emotion!r} is none of MEAD's eight words")

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 import wave
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -37,6 +38,7 @@ Codec = Literal["h264", "ffv1"]
 SUFFIX = {"h264": ".mp4", "ffv1": ".mkv"}
 AUDIO_RATE = 16_000
 FPS = Fraction(25)
+MAX_LEAP = 10  # s between two frames, or two blocks of sound
 KEEP = 400 << 20  # bytes of decoded pictures that Pictures may hold: 5 s of 1080p
 
 
@@ -70,11 +72,15 @@ class Probe:
 def _open(path: Path) -> Any:
     if not path.is_file():
         raise MediaError("missing", f"{path}: not a file")
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as file:
+            head = file.read(34)
+    except OSError as error:
+        raise MediaError("unreadable", f"{path}: cannot be read ({error.strerror})") from error
+    if not head:
         raise MediaError("empty", f"{path}: the file is empty (0 bytes)")
-    with path.open("rb") as file:
-        if file.read(34) == b"version https://git-lfs.github.com":
-            raise MediaError("lfs_pointer", f"{path}: a git-lfs pointer, not media; run `git lfs pull`")
+    if head == b"version https://git-lfs.github.com":
+        raise MediaError("lfs_pointer", f"{path}: a git-lfs pointer, not media; run `git lfs pull`")
     try:
         # Whatever a file's headers say, nothing but that file is opened: playlists could name others.
         return av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
@@ -109,19 +115,29 @@ def probe(path: Path) -> Probe:
         width, height = frame.width, frame.height
         if frame.rotation % 180:
             width, height = height, width
-        duration = stream.duration * stream.time_base if stream.duration else None
-        if duration is None and container.duration:
-            duration = Fraction(container.duration, av.time_base)
         audio = container.streams.audio[0] if container.streams.audio else None
         return Probe(
             width=width,
             height=height,
             fps=float(stream.average_rate or stream.guessed_rate or 0),
             start=float(time),
-            duration=None if duration is None else float(duration),
+            duration=_duration(container, stream),
             has_audio=audio is not None,
             audio_rate=audio.rate if audio else 0,
         )
+
+
+def _duration(container: Any, stream: Any) -> float | None:
+    """What the headers say of the video track. The container's own figure is that of its longest track."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # Matroska
+    if tag:
+        hours, minutes, seconds = (float(part) for part in tag.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    if container.duration and not container.streams.audio:
+        return float(container.duration / av.time_base)
+    return None
 
 
 def _decode(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction, Any]]:
@@ -187,6 +203,12 @@ def read_frames(
     yield from Pictures(path, fps, keep=0).read(shrink=shrink, num_frames=num_frames)
 
 
+def _no_leap(path: Path, seconds: float, at: float) -> None:
+    """Broken timestamps would be filled with hours of held frames or of silence."""
+    if seconds > MAX_LEAP:
+        raise MediaError("timestamps", f"{path}: nothing for {seconds:.0f} s after {at:.2f} s; broken timestamps?")
+
+
 class Pictures:
     """The frames of a file, to be read more than once: decoded once if they fit into `keep` bytes, else each time.
 
@@ -237,6 +259,7 @@ def _on_grid(path: Path, fps: Fraction, num_frames: int | None) -> Iterator[tupl
             time -= origin
             if held is not None:
                 step = time - held[0]
+                _no_leap(path, float(step), float(held[0]))
                 while k / fps - held[0] <= time - k / fps:
                     if num_frames is not None and k >= num_frames:
                         return
@@ -249,14 +272,6 @@ def _on_grid(path: Path, fps: Fraction, num_frames: int | None) -> Iterator[tupl
         while (k + 1) / fps <= end + Fraction(1, 1000) and (num_frames is None or k < num_frames):
             yield held
             k += 1
-
-
-def video_length(path: Path) -> float:
-    """Seconds from the first frame to the end of the last by the headers, or by decoding where they say nothing."""
-    info = probe(path)
-    if info.duration is not None:
-        return info.duration
-    return len(frame_times(path)) / float(FPS)
 
 
 def read_audio(path: Path, sample_rate: int = AUDIO_RATE) -> NDArray[np.float32]:
@@ -289,6 +304,7 @@ def read_audio_at(
             if resampler is None:
                 start = position = time
                 resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="VHQ")
+            _no_leap(path, time - position, position)
             gap = round((time - position) * rate)
             if gap > rate // 1000:
                 blocks.append(resampler.resample_chunk(np.zeros(gap, np.float32)))
@@ -299,6 +315,7 @@ def read_audio_at(
             raise MediaError("no_audio", f"{path}: the audio track holds no sample")
         blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     audio = np.concatenate(blocks)
+    _no_leap(path, start - origin, origin)
     shift = round((start - origin) * sample_rate)
     audio = np.concatenate([np.zeros(shift, np.float32), audio]) if shift > 0 else audio[-shift:]
     return audio, start - origin
@@ -467,15 +484,10 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def file_sha256(path: Path, *, progress: Callable[[int], object] | None = None) -> str:
+def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            if progress:
-                progress(len(block))
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def picture_sha256(path: Path) -> str:

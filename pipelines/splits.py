@@ -82,7 +82,7 @@ def ratio(sources: Sequence[Source], fractions: tuple[float, float, float], seed
 
     Raises SplitError for fractions that are negative or do not add up to 1.
     """
-    if any(f < 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
+    if not all(0 <= f <= 1 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise SplitError(f"the ratio {fractions} must be three numbers from 0 to 1 that add up to 1")
     counts: dict[str, Counter[str]] = {}
     for source in sources:

@@ -241,6 +241,7 @@ def describe(row: Row) -> Row:
         source_sha256=row["source_sha256"],
         sha256=media.file_sha256(row["out"] / row["video"]),
         audio_sha256=media.file_sha256(row["out"] / row["wav"]),
+        landmarks_sha256=media.file_sha256(row["out"] / row["landmarks"]),
         source_fps=row["info"].fps,
         av_start=row["av_start"],
         av_end=row["av_end"],

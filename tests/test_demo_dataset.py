@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from benchmark import engine
 from pipelines import faces, media
 from pipelines.datasets import demo, demo_motion, demo_speech
 from pipelines.datasets.demo_face import MOVES, Face, Pose
@@ -22,7 +23,8 @@ HAPPY_LOW, HAPPY, ANGRY = ("W101", "happy", 1, 1), ("W101", "happy", 3, 1), ("W1
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three clips, made one after the other in this process."""
     root = tmp_path_factory.mktemp("demo")
-    demo.render([demo.Job(root, *clip) for clip in (HAPPY_LOW, HAPPY, ANGRY)])
+    for clip in (HAPPY_LOW, HAPPY, ANGRY):
+        demo.render_clip(demo.Job(root, *clip))
     return root
 
 
@@ -98,7 +100,8 @@ def test_media_is_2997_fps_with_48_khz_sound(root: Path) -> None:
 
 def test_bytes_depend_on_the_job_alone(root: Path, tmp_path: Path) -> None:
     """Rendered third in this process or first in another: the same file."""
-    demo.render([demo.Job(tmp_path, *clip) for clip in (ANGRY, HAPPY_LOW)], workers=2)
+    todo = [demo.Job(tmp_path, *clip) for clip in (ANGRY, HAPPY_LOW)]
+    assert all(outcome.error is None for outcome in engine.run(demo.render_clip, todo, workers=2))
     for clip in (ANGRY, HAPPY_LOW):
         assert demo.Job(tmp_path, *clip).path.read_bytes() == demo.Job(root, *clip).path.read_bytes()
 
@@ -107,9 +110,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     job = demo.Job(tmp_path, *HAPPY)
     job.path.parent.mkdir(parents=True)
     job.path.write_bytes(b"already here")
-    done = []
-    demo.render([job], progress=done.append)
-    assert done == [job]
+    demo.render_clip(job)
     assert job.path.read_bytes() == b"already here"
 
 
@@ -195,3 +196,13 @@ def test_emotions_sound_different() -> None:
         for emotion in demo.EMOTIONS
     }
     assert mean["angry"] > mean["happy"] > mean["neutral"] > mean["sad"]
+
+
+def test_a_foreign_take_is_listed(tmp_path: Path) -> None:
+    for take in ("001", "007"):
+        path = tmp_path / f"W107/video/front/happy/level_3/{take}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    index = demo.index(tmp_path)
+    assert [source.sentence for source in index.sources] == [demo.sentence(1)]
+    assert [rejected.reason for rejected in index.rejected] == ["take"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def sometimes(x: int) -> int:
     return x
 
 
+def dies_later(x: int) -> int:
+    if x == 1:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        time.sleep(10)
+    return x
+
+
 def threads(_: int) -> tuple[int, str]:
     import cv2
 
@@ -45,6 +53,15 @@ def test_an_exception_and_a_crash_cost_their_item_alone() -> None:
     assert isinstance(outcomes[3].error, ValueError)
     assert isinstance(outcomes[5].error, engine.WorkerDied)
     assert all(outcomes[x].value == x for x in range(12) if x not in (3, 5))
+
+
+def test_a_crash_while_the_caller_is_busy_is_found_out() -> None:
+    outcomes = {}
+    for outcome in engine.run(dies_later, range(6), workers=1):
+        outcomes[outcome.item] = outcome
+        time.sleep(0.5)  # the process dies now, not while the engine waits
+    assert isinstance(outcomes[1].error, engine.WorkerDied)
+    assert all(outcomes[x].value == x for x in range(6) if x != 1)
 
 
 def test_a_long_list_is_not_taken_ahead_of_time() -> None:

@@ -92,9 +92,11 @@ def test_links_pipes_and_loops(tmp_path: Path) -> None:
     (root / "M003/video/front/loop").symlink_to(root)
     (root / "M003/dangling.mp4").symlink_to(tmp_path / "nowhere")
     os.mkfifo(root / "M003/video/front/sad/level_1/002.mp4")
+    (root / "itself").symlink_to("itself")
+    (root / Path(*["deep"] * 80)).mkdir(parents=True)
     index = mead.index(root)
     assert [s.identity for s in index.sources] == ["M003", "M005"]
-    assert {r.reason for r in index.rejected} == {"link_loop", "not_a_file"}
+    assert {r.reason for r in index.rejected} == {"link_loop", "not_a_file", "too_deep"}
 
 
 @pytest.mark.parametrize("content", [(), ("MEAD/M003/video/front/sad/level_1/001.mp4",)])
@@ -170,3 +172,5 @@ def test_list_split(tmp_path: Path) -> None:
             splits.from_list(sources, path)
     with pytest.raises(splits.SplitError, match="add up to 1"):
         splits.ratio(sources, (0.8, 0.8, 0.1), 0)
+    with pytest.raises(splits.SplitError, match="from 0 to 1"):
+        splits.ratio(sources, (0.5, float("nan"), 0.5), 0)

@@ -245,6 +245,43 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path, make_video) -> None:
             list(media.read_frames(path))
 
 
+def test_broken_timestamps_are_not_filled_with_hours(tmp_path: Path) -> None:
+    times = [Fraction(k, 25) + (40_000 if k > 10 else 0) for k in range(20)]
+    path = numbered(tmp_path / "a.mkv", times)
+    with pytest.raises(media.MediaError, match="nothing for 40000 s after") as caught:
+        list(media.read_frames(path))
+    assert caught.value.reason == "timestamps"
+
+
+def test_a_longer_sound_is_not_the_length_of_the_picture(tmp_path: Path) -> None:
+    frames = [np.full((64, 64, 3), k, np.uint8) for k in range(50)]
+    path = tmp_path / "a.mkv"
+    media.write_video(path, frames, codec="ffv1", audio=tone(3.0))
+    assert media.probe(path).duration == pytest.approx(2.0, abs=0.05)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, make_video, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_video("a.mp4")
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(media.MediaError, match=r"a\.mp4: cannot be read \(Permission denied\)"):
+        media.probe(path)
+
+
+def test_kept_pictures_are_those_that_would_be_decoded_again(tmp_path: Path) -> None:
+    path = numbered(tmp_path / "a.mkv", [Fraction(k, 30) for k in range(60)])
+    fresh = list(media.read_frames(path))
+    for keep in (0, 64 * 64 * 3 * 10, media.KEEP):  # none, some, all
+        pictures = media.Pictures(path, keep=keep)
+        assert sum(1 for _ in pictures.read(shrink=2)) == len(fresh)
+        for count in (None, 7):
+            again = list(pictures.read(num_frames=count))
+            assert all(np.array_equal(a, b) for a, b in zip(fresh[:count], again, strict=True))
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     def frames():
         yield np.zeros((64, 64, 3), np.uint8)

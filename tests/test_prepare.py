@@ -127,6 +127,13 @@ def test_other_settings_need_fresh_or_another_name(raw: Path, prepared: Path, tm
     assert not list((folder / "masks").glob("*")) if (folder / "masks").exists() else True
 
 
+def test_damaged_settings_are_one_line(raw: Path, tmp_path: Path) -> None:
+    for text in ("{", "[1]"):
+        (tmp_path / "settings.json").write_text(text)
+        with pytest.raises(job.PrepareError, match="damaged; use --fresh"):
+            job.prepare("mead", raw, tmp_path)
+
+
 KILLED = """
 import sys
 from pathlib import Path
@@ -303,10 +310,11 @@ def test_check_finds_what_changed(prepared: Path, tmp_path: Path) -> None:
     with (folder / clips[0].video).open("ab") as file:
         file.write(b"x")
     (folder / clips[1].landmarks).unlink()
+    (folder / clips[3].landmarks).write_bytes(b"junk")
     other = "train" if clips[2].split != "train" else "test"
     manifest.write([*clips[:3], manifest.Clip(**{**as_dict(clips[3]), "split": other})], path)
     problems = "\n".join(manifest.check(path))
-    assert "digest differs" in problems
+    assert problems.count("digest differs") == 2
     assert "is missing" in problems
     assert "in several splits" in problems
 

@@ -38,6 +38,7 @@ def clip(clip_id: str, identity: str = "a", emotion: str = "happy", **changes: o
         "source_sha256": f"source {clip_id}",
         "sha256": f"video {clip_id}",
         "audio_sha256": f"sound {clip_id}",
+        "landmarks_sha256": f"points {clip_id}",
         "source_fps": 25.0,
         "av_start": 0.0,
         "av_end": 0.0,

@@ -70,10 +70,10 @@ def enlarged(frame: Frame) -> Frame:
 def measure(clips: list[Path], workers: int, scratch: Path) -> None:
     frames = sum(len(media.frame_times(path)) for path in clips)
     print(f"{len(clips)} clips, {frames} frames at 25 fps, {workers} processes\n")
-    parts = {name: timed(work, clips, workers) for name, work in PARTS.items()}
+    parts = {name: busy(work, clips, workers) for name, work in PARTS.items()}
     bound = sum(parts.values())
-    ours = wall(partial(prepare_one, out=scratch / "out"), clips, workers)
-    usual = wall(partial(usual_way, out=scratch / "usual"), clips, workers)
+    ours = busy(partial(warm_then, partial(prepare_one, out=scratch / "out")), clips, workers)
+    usual = busy(partial(warm_then, partial(usual_way, out=scratch / "usual")), clips, workers)
     for name, seconds in parts.items():
         print(f"{name:34} {frames / seconds:8.1f} frames/s")
     print(f"{'(a) these added':34} {frames / bound:8.1f} frames/s")
@@ -82,26 +82,19 @@ def measure(clips: list[Path], workers: int, scratch: Path) -> None:
     print(f"\nprepare / (a) {bound / ours:.2f}   prepare / (b) {usual / ours:.2f}")
 
 
-def wall(function: Callable[[Path], object], clips: list[Path], workers: int) -> float:
-    """Seconds of work for each process, all of them busy, libraries loaded before."""
-    outcomes = engine.run(partial(warm_then, function), clips, workers=workers)
-    spans = []
-    for outcome in outcomes:
+def busy(work: Callable[[Path], float], clips: list[Path], workers: int) -> float:
+    """Seconds that each process is busy when every clip is given to `work`, which returns its own seconds."""
+    total = 0.0
+    for outcome in engine.run(work, clips, workers=workers):
         if outcome.value is None:
             raise SystemExit(f"{outcome.item}: {outcome.error!r}")
-        spans.append(outcome.value)
-    return sum(spans) / workers
+        total += outcome.value
+    return total / workers
 
 
 def warm_then(function: Callable[[Path], object], path: Path) -> float:
     FaceMesh().close()  # loads MediaPipe, once a process
     return clock(lambda: function(path))
-
-
-def timed(part: Callable[[Path], float], clips: list[Path], workers: int) -> float:
-    """Seconds that a part takes over all clips when every process does nothing else."""
-    seconds = [outcome.value for outcome in engine.run(part, clips, workers=workers)]
-    return sum(s for s in seconds if s is not None) / workers
 
 
 def clock(work: Callable[[], object]) -> float:

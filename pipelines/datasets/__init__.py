@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from pipelines.manifest import Rejected
 
 NAMES = ("mead", "demo")
+MAX_DEPTH = 64
 
 
 class DatasetError(Exception):
@@ -67,10 +68,10 @@ def walk(root: Path, dataset: str, rejected: list[Rejected]) -> Iterator[tuple[s
     def reject(path: Path, reason: str, detail: str) -> None:
         rejected.append(Rejected(dataset, printable(path.relative_to(root)), "index", reason, detail))
 
-    def below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, ...]]:
+    def below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, ...]]:
         try:
             status = folder.stat()
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            entries = sorted(Path(entry) for entry in os.scandir(folder))
         except OSError as error:
             reject(folder, "unreadable", error.strerror or str(error))
             return
@@ -78,16 +79,18 @@ def walk(root: Path, dataset: str, rejected: list[Rejected]) -> Iterator[tuple[s
         if here in above:
             reject(folder, "link_loop", "a link that leads back to a folder above it")
             return
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.is_dir():
-                yield from below(path, above | {here})
-            elif entry.is_file():
+        if len(above) > MAX_DEPTH:
+            reject(folder, "too_deep", f"over {MAX_DEPTH} folders deep")
+            return
+        for path in entries:  # pathlib, unlike os.DirEntry, takes a link to itself for neither
+            if path.is_dir():
+                yield from below(path, (*above, here))
+            elif path.is_file():
                 yield path.relative_to(root).parts
             else:
                 reject(path, "not_a_file", "a dangling link, a pipe, a socket or a device")
 
-    yield from below(root, frozenset())
+    yield from below(root, ())
 
 
 def printable(path: Path | str) -> str:
