@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -18,9 +17,11 @@ from click.testing import CliRunner
 from samples import portrait, tone, write_portrait
 from skimage import data
 
+from benchmark import engine
 from benchmark import prepare as job
 from benchmark.cli import bench
 from pipelines import manifest, media
+from pipelines.datasets import demo
 from pipelines.stages import Settings
 
 CELL = "M003/video/front/angry/level_1"
@@ -140,15 +141,17 @@ from pathlib import Path
 from benchmark import prepare
 from pipelines.stages import Settings
 if __name__ == "__main__":
-    prepare.prepare("mead", Path(sys.argv[1]), Path(sys.argv[2]), settings=Settings(masks=True), workers=2)
+    name, raw, out = sys.argv[1:]
+    split = prepare.split_rule(name, None, "0.8,0.1,0.1", 0, None)
+    prepare.prepare(name, Path(raw), Path(out), settings=Settings(masks=True), split=split, workers=2)
 """
 
 
-def killed_at_random_moments(raw: Path, folder: Path, moments: list[float]) -> int:
+def killed_at_random_moments(raw: Path, folder: Path, moments: list[float], name: str = "mead") -> int:
     """Start, SIGKILL after so many seconds, start again; returns how many runs were really killed."""
     killed = 0
     for seconds in moments:
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(raw), str(folder)])
+        process = subprocess.Popen([sys.executable, "-c", KILLED, name, str(raw), str(folder)])
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -346,10 +349,17 @@ def test_a_planted_click_and_flash_stay_together(tmp_path: Path, fps: float) -> 
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(raw: Path, prepared: Path, tmp_path: Path) -> None:
-    moments = np.random.default_rng(int(os.environ.get("KILL_SEED", "0"))).uniform(1.5, 5.0, 20)
-    for k, moment in enumerate(moments):
+def test_the_demo_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    """SIGKILL at a random moment, a run to the end, the same bytes: twenty times."""
+    raw, reference = tmp_path / "raw", tmp_path / "reference"
+    todo = demo.jobs(raw, identities=("W107", "W108"), emotions=("happy", "angry"), sentences=(1, 2), levels=(3,))
+    assert all(outcome.error is None for outcome in engine.run(demo.render_clip, todo, workers=2))
+    job.prepare("demo", raw, reference, settings=Settings(masks=True), split=demo.split, workers=2)
+    killed = 0
+    for k, moment in enumerate(np.random.default_rng(0).uniform(1.0, 6.0, 20)):
         folder = tmp_path / f"killed {k}"
-        killed_at_random_moments(raw, folder, [float(moment)])
-        job.prepare("mead", raw, folder, settings=Settings(masks=True), workers=2)
-        assert contents(folder) == contents(prepared)
+        killed += killed_at_random_moments(raw, folder, [float(moment)], "demo")
+        job.prepare("demo", raw, folder, settings=Settings(masks=True), split=demo.split, workers=2)
+        assert contents(folder) == contents(reference)
+        shutil.rmtree(folder)
+    assert killed >= 15
