@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -22,12 +22,18 @@ T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
+def shipped(kind: Kind) -> dict[str, Path]:
+    """Name to file of the methods or protocols of the package."""
+    return _in(Path(str(files("benchmark"))) / kind)
+
+
 def available(kind: Kind, workspace: Path) -> dict[str, Path]:
     """Name to file of every method or protocol: the package's, over which the workspace's own win."""
-    found: dict[str, Path] = {}
-    for folder in (Path(str(files("benchmark"))) / kind, workspace / kind):
-        found |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
-    return found
+    return shipped(kind) | _in(workspace / kind)
+
+
+def _in(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("[!.]*.toml"))}
 
 
 def find(kind: Kind, name_or_path: str, workspace: Path) -> Path:
@@ -39,7 +45,7 @@ def find(kind: Kind, name_or_path: str, workspace: Path) -> Path:
         return path
     known = available(kind, workspace)
     if name_or_path not in known:
-        raise BenchError(f"no {kind[:-1]} is named {name_or_path!r}; {_nearest(name_or_path, sorted(known))}")
+        raise BenchError(f"no {kind[:-1]} is named {name_or_path!r}; {nearest(name_or_path, sorted(known))}")
     return known[name_or_path]
 
 
@@ -53,6 +59,8 @@ def read(path: Path, cls: type[T]) -> T:
     name = getattr(built, "name", "")
     if not NAME.fullmatch(name):
         raise BenchError(f"{path}: name = {name!r} must be letters, digits and . _ + - (it becomes a file name)")
+    if name != path.stem:
+        raise BenchError(f"{path}: name = {name!r}; expected {path.stem!r}, that of the file")
     return built
 
 
@@ -62,7 +70,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint for an error: the known word that is meant, or all of them."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
@@ -73,7 +82,7 @@ def _build(table: Mapping[str, Any], cls: type[T], where: str) -> T:
     known = {field.name: field for field in fields(cls)}
     for key in table:
         if key not in known:
-            raise BenchError(f"{where}: unknown key {key!r}; {_nearest(key, sorted(known))}")
+            raise BenchError(f"{where}: unknown key {key!r}; {nearest(key, sorted(known))}")
     for field in known.values():
         if field.name not in table and field.default is MISSING and field.default_factory is MISSING:
             raise BenchError(f"{where}: the key {field.name!r} is missing")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +55,16 @@ class Store:
         path = self.path(key)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                arrays = {name: stored[name] for name in stored.files}
+                file.seek(-12, os.SEEK_END)  # the directory may lose an entry unnoticed; its end says how many it has
+                if len(arrays) != int.from_bytes(file.read(2), "little"):
+                    raise ValueError("arrays are missing")
+                return arrays
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            self.damaged.append(f"{path}: damaged ({str(error).splitlines()[0]}); extracted again")
+        except Exception as error:  # zipfile and NumPy raise nearly anything on damaged bytes
+            reason = " ".join(str(error).split()) or type(error).__name__
+            self.damaged.append(f"{path}: damaged ({reason}); extracted again")
             return None
 
     def put(self, key: Key, arrays: Mapping[str, NDArray[Any]]) -> None:

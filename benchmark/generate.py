@@ -76,8 +76,14 @@ class _Job:
 
 
 def load_method(name_or_path: str, workspace: Path) -> Method:
-    """The method of that name or file. Raises BenchError on an unknown name, key or value."""
-    return configs.read(configs.find("methods", name_or_path, workspace), Method)
+    """The method of that name or file. Raises BenchError on an unknown name, key or value, and for a file that takes
+    the name of one of the package's methods: rows under that name must be those of that method."""
+    path = configs.find("methods", name_or_path, workspace)
+    method = configs.read(path, Method)
+    taken = configs.shipped("methods").get(method.name, path)
+    if not path.samefile(taken):
+        raise BenchError(f"{path}: {method.name!r} is the name of a method of the package; choose another")
+    return method
 
 
 def folder(method: str, asked: Protocol, workspace: Path) -> Path:

@@ -95,7 +95,15 @@ class Pair:
 
 def load(name_or_path: str, workspace: Path) -> Protocol:
     """The protocol of that name or file. Raises BenchError on an unknown name, key or value."""
-    return configs.read(configs.find("protocols", name_or_path, workspace), Protocol)
+    path = configs.find("protocols", name_or_path, workspace)
+    asked = configs.read(path, Protocol)
+    if asked.frames_per_clip < 0:
+        raise BenchError(f"{path}: frames_per_clip = {asked.frames_per_clip}; expected a number, or 0 for all frames")
+    for name in asked.columns:
+        if name not in asked.metrics:
+            hint = configs.nearest(name, asked.metrics)
+            raise BenchError(f"{path}: columns has {name!r}, which is none of its metrics; {hint}")
+    return asked
 
 
 def folder(protocol: Protocol, workspace: Path) -> Path:

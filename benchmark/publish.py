@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import BenchError
+from benchmark import configs
+from benchmark.errors import BenchError, writable, writing
 from leaderboards import aggregate, results, tables
 from leaderboards.aggregate import Cell
 from leaderboards.results import Result, ResultError
@@ -33,15 +34,22 @@ class Published:
 def publish(protocol: str, workspace: Path) -> Published:
     """Make the tables of everything that was evaluated by a protocol.
 
-    A damaged result file is left out, with a remark. Raises BenchError when there is nothing to show, or when
-    rows were made by different versions of the protocol, the test set or a metric.
+    A damaged result file is left out, with a remark. Raises BenchError when there is nothing to show, when rows
+    were made by different versions of the protocol, the test set, the views, an extractor or a metric, or when the
+    tables cannot be written.
     """
+    if not configs.NAME.fullmatch(protocol):
+        raise BenchError(f"--protocol {protocol!r} must be a name, or the path of a TOML file")
     folder = workspace / "results" / protocol
     rows, remarks = _read(folder)
     if not rows:
         raise BenchError(f"{folder}: no results to show; `bench eval --method NAME --protocol {protocol}` makes them")
     runs = {row.run_id: _run(folder, row.run_id) for row in rows}
-    _refuse_different(rows, runs)
+    methods = {row.run_id: row.method for row in rows}
+    _refuse_different(methods, runs)
+    remarks += _devices(methods, runs)
+    to = workspace / "tables" / protocol
+    writable(to)
     try:
         cells = aggregate.cells(rows)
         groups = aggregate.cells(rows, by_group=True)
@@ -52,13 +60,12 @@ def publish(protocol: str, workspace: Path) -> Published:
     table = tables.printed(cells, columns, lines)
     title = next(iter(runs.values()))["protocol"]["title"]
     markdown = tables.markdown(title, table, _reasons(cells))
-    to = workspace / "tables" / protocol
     for name, text in (
         ("tidy.csv", tables.tidy(groups)),
         ("table.csv", tables.printed_csv(table)),
         ("table.md", markdown),
     ):
-        with atomic_path(to / name) as temporary:
+        with writing(to), atomic_path(to / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return Published(to, markdown, remarks)
 
@@ -66,7 +73,7 @@ def publish(protocol: str, workspace: Path) -> Published:
 def _read(folder: Path) -> tuple[list[Result], list[str]]:
     rows: list[Result] = []
     remarks: list[str] = []
-    for path in sorted(folder.glob("*.parquet")):
+    for path in sorted(folder.glob("[!.]*.parquet")):
         try:
             rows += results.read(path)
         except ResultError as error:
@@ -78,26 +85,57 @@ def _read(folder: Path) -> tuple[list[Result], list[str]]:
 
 
 def _run(folder: Path, run_id: str) -> dict[str, Any]:
+    """The parts of a run's record that the table rests on."""
     path = folder / "runs" / f"{run_id}.json"
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path}: the record of a run is missing or damaged ({error}); evaluate again") from None
-    return record
+        record = json.loads(path.read_text(encoding="utf-8"))
+        metrics = {
+            name: {key: metric[key] for key in ("label", "direction", "digits")}
+            for name, metric in record["metrics"].items()
+        }
+        return {
+            "protocol": {key: record["protocol"][key] for key in ("digest", "title", "columns", "metrics")},
+            "method": {key: record["method"][key] for key in ("title", "kind")},
+            "metrics": metrics,
+            "extractors": dict(record["extractors"]),
+            **{key: record[key] for key in ("pairs", "views", "device")},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BenchError(f"{path}: the record of a run is missing or damaged ({reason}); evaluate again") from None
 
 
-def _refuse_different(rows: Sequence[Result], runs: Mapping[str, Mapping[str, Any]]) -> None:
-    first = rows[0]
-    for row in rows:
-        for what, here, there in (
-            ("protocol", runs[row.run_id]["protocol"]["digest"], runs[first.run_id]["protocol"]["digest"]),
-            ("test set", runs[row.run_id]["pairs"], runs[first.run_id]["pairs"]),
+def _refuse_different(methods: Mapping[str, str], runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise BenchError where two runs (method by run id) differ in what must be the same for all rows of a table."""
+    seen: dict[str, tuple[str, Any]] = {}
+    for run_id, method in methods.items():
+        run = runs[run_id]
+        for what, here in (
+            ("protocol", run["protocol"]["digest"]),
+            ("test set", run["pairs"]),
+            ("views", run["views"]),
+            *((f"extractor {name}", identity) for name, identity in run["extractors"].items()),
         ):
+            first, there = seen.setdefault(what, (method, here))
             if here != there:
                 raise BenchError(
-                    f"{row.method} and {first.method} were scored with different versions of the {what} "
-                    f"({here[:8]}, {there[:8]}); evaluate the older one again"
+                    f"{method} and {first} were scored with different versions of the {what} "
+                    f"({_short(here)}, {_short(there)}); evaluate the older one again"
                 )
+
+
+def _short(version: Any) -> str:
+    return version[:8] if isinstance(version, str) and "@" not in version else str(version)
+
+
+def _devices(methods: Mapping[str, str], runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    used: dict[str, list[str]] = {}
+    for run_id, method in methods.items():
+        used.setdefault(runs[run_id]["device"], []).append(method)
+    if len(used) < 2:
+        return []
+    told = "; ".join(f"{device}: {', '.join(names)}" for device, names in sorted(used.items()))
+    return [f"networks ran on different devices ({told}); last digits may differ for that reason"]
 
 
 def _lines(rows: Sequence[Result], runs: Mapping[str, Mapping[str, Any]]) -> list[Row]:

@@ -81,7 +81,7 @@ def write(rows: Iterable[Result], path: Path) -> None:
     os.close(handle)
     temporary = Path(name)
     try:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
         temporary.chmod(0o644)  # mkstemp gives 0600, which a group on a cluster could not read
         temporary.replace(path)
     finally:
@@ -91,15 +91,17 @@ def write(rows: Iterable[Result], path: Path) -> None:
 def read(path: Path) -> list[Result]:
     """The rows of one file. Raises ResultError when it is truncated, foreign or of another schema version."""
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ResultError(f"{path}: not a readable result file ({str(error).splitlines()[0]})") from None
-    version = (table.schema.metadata or {}).get(b"result_schema", b"none").decode()
+        table = pq.read_table(path, page_checksum_verification=True)
+        rows = table.to_pylist()
+        version = (table.schema.metadata or {}).get(b"result_schema", b"none").decode()
+    except (pa.ArrowException, OSError, ValueError, RuntimeError) as error:  # RuntimeError: NotImplementedError too
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ResultError(f"{path}: not a readable result file ({reason})") from None
     if version != SCHEMA_VERSION:
         raise ResultError(f"{path}: result schema {version}, this version reads {SCHEMA_VERSION}; evaluate again")
     if not table.schema.equals(SCHEMA):
         raise ResultError(f"{path}: its columns are not those of a result file; evaluate again")
-    return check((Result(**row) for row in table.to_pylist()), str(path))
+    return check((Result(**row) for row in rows), str(path))
 
 
 def check(rows: Iterable[Result], where: str = "results") -> list[Result]:

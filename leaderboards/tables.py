@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from leaderboards.aggregate import Cell
 
+COUNT = "n used/expected"  # heading of the last column
 ARROWS = {"higher": "↑", "lower": "↓", "closer-to-real": "→"}
 NOTES = {
     "→": "→ the closer to ground truth, the better",
     "†": "† from fewer clips than the protocol has; the count stands beside it",
     "n/a": "n/a not defined for this row",
+    COUNT: f"{COUNT}: clips behind the fullest cell of the row; a cell that rests on fewer, or failed, says so itself",
 }
 
 
@@ -37,29 +39,39 @@ class Row:
 
 
 def tidy(cells: Iterable[Cell]) -> str:
-    """CSV, one line a value in full precision (an infinite one is `inf`), with counts and reasons."""
-    lines = [["method", "metric", "metric_version", "group", "value", "n_used", "n_expected", "reasons"]]
+    """CSV, one line a cell, with counts and reasons.
+
+    value   full precision, an infinite one is `inf`; empty where there is none, so that the column loads as numbers
+    status  "ok", "partial 29/30" for a value from fewer clips than expected, else what `missing` says
+    """
+    lines = [["method", "metric", "metric_version", "group", "value", "status", "n_used", "n_expected", "reasons"]]
     for cell in cells:
         reasons = "; ".join(f"{count}x {reason}" for reason, count in cell.reasons)
-        value = missing(cell) if cell.value is None else repr(cell.value)
-        counts = [str(cell.n_used), str(cell.n_expected)]
-        lines.append([cell.method, cell.metric, str(cell.metric_version), cell.group or "all", value, *counts, reasons])
+        value = "" if cell.value is None else repr(cell.value)
+        what = [cell.method, cell.metric, str(cell.metric_version), cell.group or "all"]
+        lines.append([*what, value, _status(cell), str(cell.n_used), str(cell.n_expected), reasons])
     return _csv(lines)
+
+
+def _status(cell: Cell) -> str:
+    if cell.value is None:
+        return missing(cell)
+    return "ok" if cell.n_used == cell.n_expected else f"partial {cell.n_used}/{cell.n_expected}"
 
 
 def printed(cells: Iterable[Cell], columns: Sequence[Column], rows: Sequence[Row]) -> list[list[str]]:
     """The table as a paper prints it, header first: one line a row, one column a metric, then n used/expected.
 
     A cell that rests on fewer clips than expected carries † and its own count; one without a value says why.
-    The last column is the smallest count among those of the row.
+    The last column is the largest count among the row's cells: the clips that could be scored at all. The
+    smallest would be 0 for a row of good numbers in which one metric is not defined.
     """
     found = {(cell.method, cell.metric): cell for cell in cells if cell.group is None}
-    table = [["Method", *headings(columns), "n used/expected"]]
+    table = [["Method", *headings(columns), COUNT]]
     for row in rows:
         members = [found.get((row.method, column.metric)) for column in columns]
         texts = [_text(cell, column.digits) for cell, column in zip(members, columns, strict=True)]
-        scored = [cell for cell in members if cell is not None and cell.value is not None]
-        counts = min(((c.n_used, c.n_expected) for c in scored), default=None)
+        counts = max(((cell.n_used, cell.n_expected) for cell in members if cell is not None), default=None)
         table.append([row.title, *texts, f"{counts[0]}/{counts[1]}" if counts else "0"])
     return table
 

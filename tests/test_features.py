@@ -66,6 +66,23 @@ def test_a_damaged_file_counts_as_missing_and_is_noted(tmp_path: Path, damage: b
     assert path.read_bytes() == whole
 
 
+def test_a_changed_byte_anywhere_is_noted_or_harmless(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(KEY, {"x": np.arange(3.0), "n": np.array(3)})
+    path = store.path(KEY)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
+        noted = len(store.damaged)
+        found = store.get(KEY)
+        if found is None:
+            assert len(store.damaged) == noted + 1
+        else:
+            assert np.array_equal(found["x"], np.arange(3.0))
+            assert found["n"] == 3
+    assert len(store.damaged) > len(whole) / 2
+
+
 def test_nothing_that_runs_code_is_stored_or_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(TypeError, match="object array"):

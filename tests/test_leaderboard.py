@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -93,6 +94,25 @@ def test_files_that_are_not_results_are_named(tmp_path: Path) -> None:
         results.read(path)
 
 
+def test_a_flipped_bit_anywhere_is_told_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    rows = [row(f"c{i}", i / 3) for i in range(3)]
+    results.write(rows, path)
+    whole = path.read_bytes()
+    told = 0
+    for at in range(4, len(whole) - 8, 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            found = results.read(path)
+        except ResultError as error:
+            assert str(error).startswith(str(path))
+            assert "\n" not in str(error)
+            told += 1
+        else:
+            assert [r.value for r in found] == [r.value for r in rows]
+    assert told > 50
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), min_size=1, max_size=30), st.randoms())
 def test_a_mean_counts_what_it_used_and_ignores_order(values: list[float | None], random: object) -> None:
     rows = [row(f"c{i}", value) for i, value in enumerate(values)]
@@ -151,7 +171,7 @@ def test_the_printed_table_shows_counts_reasons_and_no_blank() -> None:
     )
     table = tables.printed(cells, COLUMNS, [Row("m", "Mine"), Row("other", "Other")])
     assert table[0] == ["Method", "PSNR ↑", "CSIM (one) ↑", "CSIM (two) →", "FID ↓", "n used/expected"]
-    assert table[1] == ["Mine", "30.13† (1/2)", "inf", "unavailable", "failed 0/2", "1/1"]
+    assert table[1] == ["Mine", "30.13† (1/2)", "inf", "unavailable", "failed 0/2", "1/2"]
     assert table[2] == ["Other", "n/a", "n/a", "n/a", "n/a", "0"]
     text = tables.markdown("A | title", table, ["why <b>not</b>"])
     assert text.startswith("## A \\| title\n")
@@ -159,24 +179,31 @@ def test_the_printed_table_shows_counts_reasons_and_no_blank() -> None:
     assert "why \\<b\\>not\\</b\\>" in text
     assert list(csv.reader(io.StringIO(tables.printed_csv(table)))) == table
     tidy = list(csv.DictReader(io.StringIO(tables.tidy(cells))))
-    assert [line["value"] for line in tidy] == ["inf", "unavailable", "failed 0/2", "30.126"]
+    assert [line["status"] for line in tidy] == ["ok", "unavailable", "failed 0/2", "partial 1/2"]
     assert tidy[3]["reasons"] == "1x no face in any frame"
-    assert all(all(line[name] for name in ("method", "metric", "group", "value", "n_used")) for line in tidy)
+    assert all(all(line[name] for name in ("method", "metric", "group", "status", "n_used")) for line in tidy)
+    values = pd.read_csv(io.StringIO(tables.tidy(cells)))["value"]
+    assert values.dtype == float
+    assert values.fillna(-1).tolist() == [math.inf, -1, -1, 30.126]
 
 
 METRICS = {"psnr/frame-mean": {"label": "PSNR", "direction": "higher", "digits": 2, "version": 1}}
 
 
-def published(workspace: Path, method: str, kind: str, rows: list[Result], pairs: str = "same") -> None:
+def published(workspace: Path, method: str, kind: str, rows: list[Result], **changes: object) -> None:
     folder = workspace / "results" / "p"
     run = f"run-{method}"
     results.write([replace(r, method=method, run_id=run) for r in rows], folder / f"{method}.parquet")
     record = {
         "protocol": {"digest": "d", "title": "P", "columns": [], "metrics": ["psnr/frame-mean"]},
-        "pairs": pairs,
+        "pairs": "same",
+        "views": ["survey@1", 2],
+        "extractors": {"image-pairs": "image-pairs@1"},
+        "device": "cpu",
         "method": {"name": method, "title": method.title(), "kind": kind},
         "metrics": METRICS,
     }
+    record |= changes
     (folder / "runs").mkdir(exist_ok=True)
     (folder / "runs" / f"{run}.json").write_text(json.dumps(record))
 
@@ -202,11 +229,58 @@ def test_rows_stand_in_order_and_a_damaged_file_costs_itself_only(tmp_path: Path
     assert (done.folder / "tidy.csv").read_bytes() == before
 
 
-def test_rows_of_different_test_sets_never_share_a_table(tmp_path: Path) -> None:
-    published(tmp_path, "alpha", "method", [row("c1")])
-    published(tmp_path, "beta", "method", [row("c1")], pairs="other")
-    with pytest.raises(BenchError, match="beta and alpha were scored with different versions of the test set"):
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("test set", {"pairs": "other"}),
+        ("views", {"views": ["survey@1", 3]}),
+        ("extractor image-pairs", {"extractors": {"image-pairs": "image-pairs@2"}}),
+    ],
+)
+def test_rows_of_different_making_never_share_a_table(tmp_path: Path, what: str, changes: dict[str, object]) -> None:
+    published(tmp_path, "alpha", "method", [row("c1")], extractors={})
+    published(tmp_path, "beta", "method", [row("c1")])
+    publish("p", tmp_path)  # one used an extractor more
+    published(tmp_path, "gamma", "method", [row("c1")], **changes)
+    with pytest.raises(BenchError, match=f"gamma and (alpha|beta) were scored with different versions of the {what}"):
         publish("p", tmp_path)
+
+
+def test_different_devices_are_said(tmp_path: Path) -> None:
+    published(tmp_path, "alpha", "method", [row("c1")])
+    assert publish("p", tmp_path).remarks == []
+    published(tmp_path, "beta", "method", [row("c1")], device="cuda")
+    [remark] = publish("p", tmp_path).remarks
+    assert "(cpu: alpha; cuda: beta)" in remark
+
+
+@pytest.mark.parametrize("record", ["{}", "[]", '{"metrics": {"x": {}}}', "{", "null"])
+def test_a_damaged_record_is_one_line_that_names_it(tmp_path: Path, record: str) -> None:
+    published(tmp_path, "alpha", "method", [row("c1")])
+    path = tmp_path / "results" / "p" / "runs" / "run-alpha.json"
+    path.write_text(record)
+    with pytest.raises(BenchError, match="missing or damaged") as raised:
+        publish("p", tmp_path)
+    assert raised.value.message.startswith(str(path))
+    assert "\n" not in raised.value.message
+
+
+def test_what_a_killed_run_left_is_no_result(tmp_path: Path) -> None:
+    published(tmp_path, "alpha", "method", [row("c1")])
+    (tmp_path / "results" / "p" / ".part-x.parquet").write_bytes(b"PAR1")
+    assert publish("p", tmp_path).remarks == []
+
+
+def test_a_workspace_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    published(tmp_path, "alpha", "method", [row("c1")])
+    (tmp_path / "tables").touch()  # a folder cannot be made there, whoever runs the test
+    with pytest.raises(BenchError, match="tables/p: cannot be written"):
+        publish("p", tmp_path)
+
+
+def test_a_protocol_is_a_name_and_never_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="'../results/p' must be a name"):
+        publish("../results/p", tmp_path)
 
 
 def test_no_results_names_the_command(tmp_path: Path) -> None:

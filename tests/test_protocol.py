@@ -43,6 +43,12 @@ def test_a_protocol_is_found_by_path_then_in_the_workspace_then_in_the_package(t
         (PROTOCOL.replace("[", "[1, "), "metrics = 1; expected str"),
         (PROTOCOL.replace('title = "A small test"', ""), "the key 'title' is missing"),
         (PROTOCOL.replace('name = "small"', 'name = "../up"'), "name = '../up' must be letters"),
+        (PROTOCOL.replace('name = "small"', 'name = "other"'), "name = 'other'; expected 'small', that of the file"),
+        (PROTOCOL.replace("frames_per_clip = 3", "frames_per_clip = -1"), "frames_per_clip = -1; expected a number"),
+        (
+            PROTOCOL + 'columns = ["colour/sett"]',
+            "columns has 'colour/sett', which is none of its metrics; did you mean",
+        ),
         ("name = ", "not a TOML file"),
     ],
 )
@@ -51,6 +57,19 @@ def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path: Path, text: str, 
         protocol.load(str(protocol_file(tmp_path, text)), tmp_path)
     assert message in raised.value.message
     assert "\n" not in raised.value.message
+
+
+def test_a_method_never_takes_the_name_of_a_shipped_one(tmp_path: Path) -> None:
+    shipped = configs.available("methods", tmp_path)["still"]
+    assert generate.load_method(str(shipped), tmp_path) == generate.load_method("still", tmp_path)
+    own = tmp_path / "methods" / "still.toml"
+    own.parent.mkdir()
+    own.write_text(shipped.read_text(encoding="utf-8").replace("Still", "Better"), encoding="utf-8")
+    for asked in ("still", str(own)):
+        with pytest.raises(BenchError, match="'still' is the name of a method of the package"):
+            generate.load_method(asked, tmp_path)
+    own.rename(own.with_name(".part-x.toml"))
+    assert set(configs.available("methods", tmp_path)) == set(configs.shipped("methods"))
 
 
 def test_an_unknown_name_suggests_the_nearest(tmp_path: Path) -> None:
