@@ -311,7 +311,8 @@ device_option = click.option(
 def generate(workspace: Path, method_name: str, protocol_name: str, workers: int | None, resume: bool) -> None:
     """Run a method over a protocol: one video a pair in WORKSPACE/generated/METHOD/PROTOCOL.
 
-    Only what is missing or changed is made; exits with 1 if a video could not be made.
+    Only what is missing or changed is made (the clips, the method's options, the file that holds its generator; not
+    what that file imports: --fresh); exits with 1 if a video could not be made.
 
     \b
     Examples:
@@ -356,8 +357,8 @@ def evaluate(
 ) -> None:
     """Score a method, or a folder of videos named by the ids of `bench protocol export`, on a protocol.
 
-    What was extracted before is never extracted again. What cannot be scored is a row with its reason. The noise
-    floor (real against real) is scored along.
+    What was extracted before is never extracted again. What cannot be scored is a row with its reason; exits with 1
+    if there is no value at all. The noise floor (real against real) is scored along.
 
     \b
     Examples:
@@ -365,6 +366,8 @@ def evaluate(
       bench eval --videos outputs/ --name my-method --protocol demo
       bench eval --method still --device cuda --workers 1
     """
+    from collections import Counter
+
     from benchmark import engine, protocol
     from benchmark import evaluate as job
 
@@ -380,6 +383,9 @@ def evaluate(
         click.echo(remark)
     failed = sum(row.error is not None for row in done.rows)
     click.echo(f"{len(done.rows)} rows, {failed} of them with a reason instead of a value, in {done.path}")
+    if failed == len(done.rows):
+        [(reason, count)] = Counter(row.error for row in done.rows).most_common(1)
+        raise BenchError(f"no value could be computed ({count}x {reason})")
 
 
 @bench.command()

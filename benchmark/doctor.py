@@ -150,7 +150,11 @@ def _disk(workspace: Path) -> Finding:
 def _weights() -> Iterator[Finding]:
     from benchmark import weights
 
-    found = [weights.status(name) for name in weights.registry()]
+    try:
+        found = [weights.status(name) for name in weights.registry()]
+    except weights.WeightsError as error:
+        yield Finding("weights", "broken", error.message, "unset BENCH_WEIGHTS, or name a folder that is there")
+        return
     if here := [status.entry.name for status in found if status.state == "ok"]:
         yield Finding("weights", "ok", ", ".join(here))
     by_hand = []

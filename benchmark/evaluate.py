@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import configs, extraction, generate, matching, protocol, provenance
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, writable, writing
 from benchmark.extraction import Extracted, Item, Need
 from benchmark.features import Key, Store
 from benchmark.generate import Method
@@ -22,6 +22,7 @@ from leaderboards import results
 from leaderboards.results import Result
 from metrics import base
 from metrics.base import Features, Metric, MetricError
+from pipelines.datasets import printable
 from pipelines.manifest import Clip
 
 FLOOR = "real-halves"  # reserved name of the row that shows what a set-level metric gives for real against real
@@ -78,6 +79,7 @@ def evaluate_method(method_name: str, asked: Protocol, workspace: Path, settings
     method = generate.load_method(method_name, workspace)
     _refuse_floor(method.name)
     members = protocol.pairs(protocol.read_clips(asked, workspace), asked)
+    _writable(asked, workspace)
     made = generate.generate(method, asked, workspace, workers=settings.workers)
     folder = generate.folder(method.name, asked, workspace)
     entries = []
@@ -105,12 +107,13 @@ def evaluate_videos(videos: Path, name: str, asked: Protocol, workspace: Path, s
     matched = matching.match([pair.pair_id for pair in members], matching.videos(videos))
     if not matched.found:
         raise BenchError(
-            f"{videos}: no video is named after a pair of protocol {asked.name} (such as {members[0].pair_id}.mp4); "
-            f"`bench protocol export {asked.name} --to DIR` writes the ids"
+            f"{printable(videos)}: no video is named after a pair of protocol {asked.name} (such as "
+            f"{members[0].pair_id}.mp4); `bench protocol export {asked.name} --to DIR` writes the ids"
         )
+    _writable(asked, workspace)
     entries = []
     for pair in members:
-        files = ", ".join(path.name for path in matched.ambiguous.get(pair.pair_id, ()))
+        files = ", ".join(printable(path.name) for path in matched.ambiguous.get(pair.pair_id, ()))
         reason = f"ambiguous, several videos fit: {files}" if files else "no video was given for this pair"
         video = matched.found.get(pair.pair_id)
         entries.append(Entry(pair, video, None if video else reason))
@@ -125,6 +128,11 @@ def _refuse_floor(name: str) -> None:
         raise BenchError(f"the name {FLOOR!r} is reserved for the noise floor; choose another")
 
 
+def _writable(asked: Protocol, workspace: Path) -> None:
+    writable(workspace / "results" / asked.name)
+    writable(workspace / "features")
+
+
 def evaluate(
     entries: Sequence[Entry], method: Method, asked: Protocol, workspace: Path, settings: Settings
 ) -> Evaluation:
@@ -133,7 +141,7 @@ def evaluate(
     Nothing is dropped: a clip or a metric that cannot be scored is a row with its reason. A set-level metric
     refuses a set with missing clips, unless told to; n_used tells. Rows do not depend on the number of workers.
 
-    Raises BenchError for an unknown metric.
+    Raises BenchError for an unknown metric, and when features or rows cannot be written.
     """
     scores = _metrics(asked)
     run = _start(method, asked, workspace, settings, scores, [n for m in scores for n in m.needs])
@@ -313,10 +321,11 @@ def _write(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted], s
         "workers": run.settings.workers,
         "seconds": round(time.perf_counter() - run.started, 2),
     }
-    provenance.write(folder / "runs", identifier, contents, circumstances)
     path = folder / f"{run.method.name}.parquet"
-    results.write(rows, path)
-    return Evaluation(path, rows, _remarks(found.values()))
+    with writing(folder):
+        provenance.write(folder / "runs", identifier, contents, circumstances)
+        results.write(rows, path)
+    return Evaluation(path, rows, _remarks(run.plan, found.values()))
 
 
 def _contents(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted]) -> dict[str, Any]:
@@ -357,9 +366,13 @@ def _contents(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted]
     }
 
 
-def _remarks(found: Iterable[Extracted]) -> list[str]:
+def _remarks(plan: extraction.Plan, found: Iterable[Extracted]) -> list[str]:
     clips = sorted(found, key=lambda clip: clip.pair_id)
     remarks = [line for clip in clips for line in clip.damaged]
+    device = plan.options["device"]
+    moved = [name for name in sorted(plan.weights) if getattr(plan.extractor(name), "device", device) != device]
+    if moved:
+        remarks.append(f"{', '.join(moved)} ran on the CPU: the installed runtime cannot use {device}")
     framed = [clip.pair_id for clip in clips if clip.framing and clip.framing.differs]
     if framed:
         remarks.append(

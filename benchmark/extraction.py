@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmark import engine, weights
+from benchmark import engine, protocol, weights
+from benchmark.errors import BenchError
 from benchmark.features import Key, Store
 from benchmark.protocol import Protocol
 from benchmark.views import FPS, MADE, MAX_DIFFERENCE, SURVEY, Source, Survey, Video, ViewError, Wanted, extract, survey
 from metrics import base
 from metrics.base import Extractor, MetricError, Side
 from pipelines import faces, media
+from pipelines.datasets import printable
 
 Need = tuple[Side, str]  # which side of a pair, and the name of an extractor
 
@@ -29,11 +31,13 @@ MAX_SHIFT, MAX_SCALE = 0.25, 1.25  # framing that differs by more is reported; s
 class Plan:
     """What to extract, the same for all pairs.
 
+    dataset    whose clips are the real ones
     weights    verified files by name, by extractor
     options    what extractors are built with
     crop_size  side of the common-detector crop; None for as-is
     """
 
+    dataset: str
     store: Path
     needs: tuple[Need, ...]
     weights: Mapping[str, Mapping[str, base.Weights]]
@@ -111,14 +115,19 @@ def plan(needs: Iterable[Need], asked: Protocol, store: Path, device: str) -> tu
         options["frames_per_clip"] = asked.frames_per_clip
     usable = tuple(need for need in wanted if need[1] in ready)
     crop_size = asked.eval_size if asked.eval_crop == "common-detector" else None
-    return Plan(store, usable, ready, options, crop_size), unavailable
+    return Plan(asked.dataset, store, usable, ready, options, crop_size), unavailable
 
 
 def run(what: Plan, items: Sequence[Item], workers: int, title: str) -> dict[str, Extracted]:
-    """Extract what is not stored yet, with a progress bar; by pair id. A clip that fails is told, never raised."""
+    """Extract what is not stored yet, with a progress bar; by pair id. A clip that fails is told, never raised.
+
+    Raises BenchError when features cannot be stored.
+    """
     found = {}
     with tqdm(total=len(items), desc=title, unit="clip", disable=None) as progress:
         for outcome in engine.run(partial(extract_pair, what), items, workers=workers):
+            if isinstance(outcome.error, BenchError):
+                raise outcome.error
             pair_id = outcome.item.pair_id
             found[pair_id] = outcome.value or Extracted(pair_id, error=_reason(outcome.error))
             progress.update()
@@ -126,10 +135,15 @@ def run(what: Plan, items: Sequence[Item], workers: int, title: str) -> dict[str
 
 
 def extract_pair(what: Plan, item: Item) -> Extracted:
-    """Make sure that the features of one pair are stored; runs in a worker."""
+    """Make sure that the features of one pair are stored; runs in a worker. Raises BenchError when they cannot be."""
     store = Store(what.store)
     done = Extracted(item.pair_id)
+    prepared = {item.real.video: item.real.digest, item.real.audio: item.real.audio_digest}
+    if item.reference is not None and any(side == "reference" for side, _ in what.needs):
+        prepared[item.reference.video] = item.reference.digest
     try:
+        for path, digest in prepared.items():
+            protocol.intact(path, digest, what.dataset)
         real = survey(item.real, store)
         done = replace(done, num_frames=real.num_frames)
         if item.video is not None:
@@ -203,6 +217,7 @@ def _key(what: Plan, need: Need, own: Source, real: Source | None, num_frames: i
         "crop": what.crop_size,
         "survey": SURVEY,
         "made": MADE,
+        "device": getattr(extractor, "device", "cpu"),
     }
     return Key(extractor.id, tuple(digests), views)
 
@@ -248,10 +263,10 @@ def _by(size: tuple[int, int]) -> str:
 
 def _reason(error: BaseException | None, video: Path | None = None) -> str:
     """One line without folders: rows must not depend on where a workspace lies. The row names `video` already."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, media.MediaError):  # "PATH: reason"
         path, _, reason = text.partition(": ")
-        text = reason if path == str(video) else f"{Path(path).name}: {reason}"
+        text = reason if path == printable(str(video)) else f"{Path(path).name}: {reason}"
     elif not isinstance(error, ViewError | MetricError | engine.WorkerDied):
         text = f"{type(error).__name__}: {text}"
     return text

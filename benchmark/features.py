@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.errors import writing
 from pipelines.media import atomic_path
 
 STORE_VERSION = 1
@@ -68,9 +69,12 @@ class Store:
             return None
 
     def put(self, key: Key, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store arrays. Object arrays are refused: reading them back would run code."""
+        """Store arrays. Object arrays are refused: reading them back would run code.
+
+        Raises BenchError when the file cannot be written.
+        """
         for name, array in arrays.items():
             if np.asarray(array).dtype.hasobject:
                 raise TypeError(f"{key.extractor}: {name!r} is an object array; features are numbers or text")
-        with atomic_path(self.path(key)) as temporary:
+        with writing(self.root), atomic_path(self.path(key)) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmark import configs, engine, protocol
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, writable, writing
 from benchmark.protocol import Conditioning, Pair, Protocol
 from pipelines import media
+from pipelines.datasets import printable
 from reference_models.base import CHUNK, Generator, Request
 
 RECORD_VERSION = 1
+ENCODER = 1  # raise when pipelines.media.write_video writes otherwise: videos are then made again
 DAY = 86_400  # s
 
 
@@ -96,21 +99,26 @@ def generate(
 ) -> dict[str, Made]:
     """Make what is missing or out of date (all of it with `fresh`), and return what became of every pair by id.
 
+    Out of date is a video made by another version of the file that holds the generator's class (what that file
+    imports is not looked at), with other options or from other clips.
     A pair that fails is recorded with its reason and tried again next time; the others go on.
 
-    Raises BenchError when the generator cannot be built, when its conditioning is not the protocol's, or when
-    the dataset is not there.
+    Raises BenchError when the generator cannot be built, when its conditioning is not the protocol's, when the
+    dataset is not there, or when the videos cannot be written.
     """
     if method.kind == "method" and method.conditioning != asked.conditioning:
         raise BenchError(
             f"{method.name} is {method.conditioning}, protocol {asked.name} is {asked.conditioning}: "
             "the two are never shown in one table"
         )
-    _generator(method.generator, json.dumps(method.options, sort_keys=True))  # fails here, once, not in every worker
+    # Fails here, once, not in every worker.
+    generator = _generator(method.generator, json.dumps(method.options, sort_keys=True))
+    code = media.file_sha256(Path(inspect.getfile(type(generator))))
     members = protocol.pairs(protocol.read_clips(asked, workspace), asked)
     to = folder(method.name, asked, workspace)
+    writable(to)
     done, todo = {}, []
-    for job in _jobs(members, method, asked):
+    for job in _jobs(members, method, asked, code):
         if job.pair.error is not None:
             done[job.pair.pair_id] = Made(job.pair.pair_id, job.key, None, 0.0, job.pair.error)
         elif not fresh and (made := _recorded(to, job)):
@@ -124,6 +132,9 @@ def generate(
     progress = tqdm(total=len(members), initial=len(done), desc=f"generate {method.name}", unit="clip", disable=None)
     with progress:
         for outcome in engine.run(make, todo, workers=workers):
+            if isinstance(outcome.error, OSError):  # of the output: the others would fail as well
+                with writing(to):
+                    raise outcome.error
             job, made = outcome.item, outcome.value
             if made is None:  # the worker itself died
                 made = Made(job.pair.pair_id, job.key, None, 0.0, _line(outcome.error or RuntimeError()))
@@ -153,7 +164,7 @@ def donors(members: Sequence[Pair], seed: int) -> dict[str, Pair]:
     return {members[a].pair_id: members[b] for a, b in zip(order, np.roll(order, -best), strict=True)}
 
 
-def _jobs(members: Sequence[Pair], method: Method, asked: Protocol) -> Iterator[_Job]:
+def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: str) -> Iterator[_Job]:
     given = {pair.pair_id: pair for pair in members}
     if method.audio == "shuffled":
         given = donors(members, asked.seed)
@@ -169,7 +180,7 @@ def _jobs(members: Sequence[Pair], method: Method, asked: Protocol) -> Iterator[
             "frames": [target.num_frames, target.fps],
             "seed": seed,
         }
-        yield _Job(pair, donor, seed, configs.digest([RECORD_VERSION, contents, inputs]))
+        yield _Job(pair, donor, seed, configs.digest([RECORD_VERSION, ENCODER, code, contents, inputs]))
 
 
 def _recorded(to: Path, job: _Job) -> Made | None:
@@ -193,7 +204,7 @@ def _generator(spec: str, options: str) -> Generator:
 
 
 def _make(method: Method, source: Path, to: Path, job: _Job) -> Made:
-    """Generate, encode and record one pair; runs in a worker."""
+    """Generate, encode and record one pair; runs in a worker. Raises OSError where `to` cannot be written."""
     pair, started = job.pair, time.perf_counter()
     video = to / f"{pair.pair_id}.mp4"
     made = Made(pair.pair_id, job.key, None, 0.0, None)
@@ -204,6 +215,8 @@ def _make(method: Method, source: Path, to: Path, job: _Job) -> Made:
         media.write_video(video, frames, request.fps, audio=request.audio, sample_rate=request.sample_rate)
         made = replace(made, sha256=media.file_sha256(video))
     except Exception as error:  # somebody's generator may raise anything: a row with the reason
+        if isinstance(error, OSError) and Path(str(error.filename)).absolute().parent == to.absolute():
+            raise
         video.unlink(missing_ok=True)  # an older video must not pass for this job's
         made = replace(made, error=_line(error), trace=traceback.format_exc())
     made = replace(made, seconds=round(time.perf_counter() - started, 3))
@@ -215,17 +228,19 @@ def _make(method: Method, source: Path, to: Path, job: _Job) -> Made:
 def _request(method: Method, source: Path, job: _Job) -> Request:
     target, reference = job.pair.target, job.pair.reference
     assert reference is not None, "pairs without reference are never generated"
-    audio = media.read_audio(source / job.donor.target.audio, target.sample_rate)
+    whole = cache(partial(protocol.intact, dataset=source.name))
+    donor = job.donor.target
+    audio = media.read_audio(whole(source / donor.audio, donor.audio_sha256), target.sample_rate)
     if method.audio == "shuffled":
         audio = np.resize(audio, round(target.num_frames * target.sample_rate / target.fps))
 
     def target_frames() -> Iterator[NDArray[np.uint8]]:
         if method.kind == "method" and method.conditioning == "one-shot":
             raise GeneratorError("a one-shot method asked for the real frames; state conditioning = 'target-pose'")
-        return media.read_frames(source / target.video, target.fps)
+        return media.read_frames(whole(source / target.video, target.sha256), target.fps)
 
     return Request(
-        reference=protocol.first_frame(source / reference.video),
+        reference=protocol.first_frame(whole(source / reference.video, reference.sha256)),
         audio=audio,
         sample_rate=target.sample_rate,
         emotion=target.emotion,
@@ -261,7 +276,10 @@ def checked(chunks: Iterable[NDArray[np.uint8]], num_frames: int) -> Iterator[ND
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
-    if isinstance(error, GeneratorError | media.MediaError | BenchError):
+    text = printable(" ".join(str(error).split()))[:300]
+    if isinstance(error, media.MediaError):  # "PATH: reason"; rows must not depend on where a workspace lies
+        path, _, reason = text.partition(": ")
+        return f"{Path(path).name}: {reason}"
+    if isinstance(error, GeneratorError | BenchError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

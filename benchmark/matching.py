@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.datasets import printable
+
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm"})
 
 
@@ -31,11 +33,11 @@ class Match:
         """Lines for a person: counts, and the first `most` names of what did not match."""
 
         def some(names: Iterable[object]) -> str:
-            texts = [str(name) for name in names]
+            texts = [printable(str(name)) for name in names]
             return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
         lines = [f"matched {len(self.found)} pairs: {len(self.exact)} by exact name, {len(self.fuzzy)} by part of it"]
-        lines += [f"  {path.name} taken for {pair_id}" for pair_id, path in list(self.fuzzy.items())[:most]]
+        lines += [f"  {printable(path.name)} taken for {pair_id}" for pair_id, path in list(self.fuzzy.items())[:most]]
         if self.ambiguous:
             lines.append(f"ambiguous, not scored: {len(self.ambiguous)} pairs")
             for pair_id, files in list(self.ambiguous.items())[:most]:

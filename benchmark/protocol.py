@@ -8,7 +8,7 @@ import io
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -187,6 +187,18 @@ def _pair(target: Clip, person: Sequence[Clip], protocol: Protocol) -> Pair:
     return Pair(target.clip_id, target, reference, video, error)
 
 
+def intact(path: Path, sha256: str, dataset: str) -> Path:
+    """The path of a prepared file, if it is there as the manifest has it. Raises MediaError if not."""
+    try:
+        whole = media.file_sha256(path) == sha256
+    except OSError as error:
+        raise media.MediaError("missing", f"{path}: {error.strerror}; run `bench manifest check {dataset}`") from None
+    if not whole:
+        reason = f"is not the file that was prepared; run `bench manifest check {dataset}`"
+        raise media.MediaError("changed", f"{path}: {reason}")
+    return path
+
+
 def first_frame(path: Path) -> Any:
     """(H, W, 3) uint8 RGB: the portrait of a pair. Raises MediaError."""
     return next(media.read_frames(path, num_frames=1))
@@ -198,8 +210,16 @@ def export(protocol: Protocol, workspace: Path, to: Path) -> Sequence[Mapping[st
 
     Returns the lines of pairs.csv; a pair without reference has its reason in the column `error`. An empty
     `emotion_video` means that the person has no other take of that emotion.
+
+    Raises MediaError for a clip that is not as the manifest has it.
     """
     source = folder(protocol, workspace)
+    whole = cache(partial(intact, dataset=protocol.dataset))
+
+    def copy(clip: Clip, name: str, sound: bool = False) -> str:
+        file, digest = (clip.audio, clip.audio_sha256) if sound else (clip.video, clip.sha256)
+        return _copy(whole(source / file, digest), digest, to, name)
+
     rows = []
     for pair in pairs(read_clips(protocol, workspace), protocol):
         target = pair.target
@@ -209,8 +229,8 @@ def export(protocol: Protocol, workspace: Path, to: Path) -> Sequence[Mapping[st
             "emotion": target.emotion,
             "level": "" if target.intensity is None else str(target.intensity),
             "reference": "",
-            "audio": _copy(source / target.audio, to, f"audio/{pair.pair_id}"),
-            "target_video": _copy(source / target.video, to, f"videos/{pair.pair_id}"),
+            "audio": copy(target, f"audio/{pair.pair_id}", sound=True),
+            "target_video": copy(target, f"videos/{pair.pair_id}"),
             "emotion_video": "",
             "num_frames": str(target.num_frames),
             "fps": f"{target.fps:g}",
@@ -218,10 +238,10 @@ def export(protocol: Protocol, workspace: Path, to: Path) -> Sequence[Mapping[st
         }
         if pair.reference is not None:
             row["reference"] = f"references/{pair.pair_id}.png"
-            media.write_png(to / row["reference"], first_frame(source / pair.reference.video))
+            portrait = whole(source / pair.reference.video, pair.reference.sha256)
+            media.write_png(to / row["reference"], first_frame(portrait))
         if pair.emotion_video is not None:
-            name = f"videos/{pair.emotion_video.clip_id}"
-            row["emotion_video"] = _copy(source / pair.emotion_video.video, to, name)
+            row["emotion_video"] = copy(pair.emotion_video, f"videos/{pair.emotion_video.clip_id}")
         rows.append(row)
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
@@ -232,11 +252,11 @@ def export(protocol: Protocol, workspace: Path, to: Path) -> Sequence[Mapping[st
     return rows
 
 
-def _copy(source: Path, to: Path, name: str) -> str:
-    """Copy under `name` with the suffix of `source`; returns the relative path."""
+def _copy(source: Path, sha256: str, to: Path, name: str) -> str:
+    """Copy under `name` with the suffix of `source`, unless it is there; returns the relative path."""
     relative = f"{name}{source.suffix}"
     target = to / relative
-    if not (target.is_file() and media.file_sha256(target) == media.file_sha256(source)):
+    if not (target.is_file() and media.file_sha256(target) == sha256):
         with media.atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)
     return relative

@@ -83,6 +83,8 @@ class Extractor(Protocol):
 
     views   what it must be given: "frames", "frames:5" (five frames spread evenly), "landmarks",
             "aligned112", "waveform"; with the prefix "real." for the real side of a pair
+
+    One that takes the option "device" also has an attribute `device`, "cpu" or "cuda": where it really runs.
     """
 
     id: str

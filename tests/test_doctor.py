@@ -101,6 +101,13 @@ def test_prepared_datasets_are_counted(tmp_path: Path) -> None:
     assert (torn.state, torn.command) == ("missing", "prepare it again with --fresh")
 
 
+def test_a_wrong_folder_of_weights_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_WEIGHTS", str(tmp_path / "mistyped"))
+    (finding,) = found(tmp_path, "weights")
+    assert finding.state == "broken"
+    assert "mistyped, which is not a folder" in finding.text
+
+
 def test_the_weights_that_are_here_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = weights.entry("yunet")
     monkeypatch.setattr(weights, "registry", lambda: {"yunet": entry})

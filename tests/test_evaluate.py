@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
@@ -28,6 +29,7 @@ from benchmark.views import ViewError, fan_out
 from leaderboards import results
 from leaderboards.results import Result
 from metrics import base
+from metrics.networks.arcface import ArcFace
 from pipelines import media
 
 
@@ -431,6 +433,103 @@ def test_a_little_longer_or_shorter_counts_by_the_common_prefix(tmp_path: Path, 
     record = json.loads(next((tmp_path / "results/small/runs").glob(f"{done.rows[0].run_id}.json")).read_text())
     assert record["clips"]["a_happy_1"]["lengths"] == [16, 12]
     assert record["clips"]["a_happy_2"]["num_frames"] == 8
+
+
+def test_a_changed_real_clip_is_never_scored(tmp_path: Path, small: Protocol) -> None:
+    evaluate.evaluate_method("still", small, tmp_path, Settings())  # the features of the prepared file are stored
+    data = tmp_path / "data" / "tiny"
+    shutil.copy(data / "b_happy_2.mp4", data / "a_happy_1.mp4")
+    shutil.copy(data / "b_happy_2.wav", data / "a_happy_2.wav")
+    (data / "b_happy_1.mp4").unlink()
+    evaluate.evaluate_method("still", small, tmp_path, Settings())
+    rows = rows_of(tmp_path, "still")
+    changed = "is not the file that was prepared; run `bench manifest check tiny`"
+    assert rows["psnr/frame-mean", "a_happy_1"].error == f"a_happy_1.mp4: {changed}"
+    assert rows["psnr/frame-mean", "a_happy_2"].error == f"a_happy_2.wav: {changed}"
+    assert rows["psnr/frame-mean", "b_happy_1"].error == (
+        "b_happy_1.mp4: No such file or directory; run `bench manifest check tiny`"
+    )
+    assert rows["psnr/frame-mean", "b_happy_2"].value is not None
+    assert "3 of 6 clips cannot be used" in (rows["colour/set", None].error or "")
+
+
+def test_odd_file_names_are_escaped(tmp_path: Path, small: Protocol) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    whole = (tmp_path / "data" / "tiny" / "a_happy_1.mp4").read_bytes()
+    for name in ("a_happy_1.mp4", "new\nline a_happy_2.mp4", "byte\udcff b_happy_1.mp4", "other\udcff.mp4"):
+        (given / name).write_bytes(whole)
+    for name in ("b_happy_2 1\udcff.mp4", "b_happy_2 2\n.mp4"):
+        (given / name).write_bytes(whole)
+    done = evaluate.evaluate_videos(given, "mine", small, tmp_path, Settings())
+    done.remarks[0].encode()
+    assert "new\\nline a_happy_2.mp4 taken for a_happy_2" in done.remarks[0]
+    assert "other\\udcff.mp4" in done.remarks[0]
+    rows = rows_of(tmp_path, "mine")
+    assert "b_happy_2 1\\udcff.mp4, b_happy_2 2\\n.mp4" in (rows["psnr/frame-mean", "b_happy_2"].error or "")
+    assert rows["psnr/frame-mean", "a_happy_2"].value is not None
+
+
+def test_features_of_another_device_are_kept_apart(
+    tmp_path: Path, small: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate.evaluate_method("still", small, tmp_path, Settings())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("benchmark.provenance.hardware", lambda device: {})
+    extraction._build.cache_clear()
+    MeanColour.calls = 0
+    done = evaluate.evaluate_method("still", small, tmp_path, Settings(device="cuda"))
+    assert MeanColour.calls == 0  # it always runs on the CPU
+    assert not any("ran on the CPU" in remark for remark in done.remarks)
+    monkeypatch.setattr(MeanColour, "device", "cuda", raising=False)
+    evaluate.evaluate_method("still", small, tmp_path, Settings(device="cuda"))
+    assert MeanColour.calls == 12
+    monkeypatch.setattr(MeanColour, "device", "cpu")
+    done = evaluate.evaluate_method("still", small, tmp_path, Settings(device="cuda"))
+    assert MeanColour.calls == 12
+    assert "mean-colour ran on the CPU: the installed runtime cannot use cuda" in done.remarks
+
+
+def test_faces_are_embedded_on_the_cpu_where_onnxruntime_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    def made(*providers: str) -> str:
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*providers, "CPUExecutionProvider"])
+        return ArcFace("arcface", base.Weights(Path("x.onnx"), "0" * 64), "cuda:1").device
+
+    assert made("AzureExecutionProvider") == "cpu"
+    assert made("CUDAExecutionProvider") == "cuda"
+
+
+@pytest.mark.parametrize("name", ["results", "features", "generated"])
+def test_a_workspace_that_cannot_be_written_is_said_before_the_work(
+    tmp_path: Path, small: Protocol, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).touch()  # a folder cannot be made there, whoever runs the test
+    monkeypatch.setattr(engine, "run", lambda *a, **k: pytest.fail("the work has begun"))
+    with pytest.raises(evaluate.BenchError, match=f"{name}.*: cannot be written .*choose another --workspace"):
+        evaluate.evaluate_method("still", small, tmp_path, Settings())
+
+
+def test_a_disk_that_fills_up_stops_the_run(tmp_path: Path, small: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("benchmark.features.np.savez", full)
+    with pytest.raises(evaluate.BenchError, match=r"features: cannot be written \(No space left on device\)"):
+        evaluate.evaluate_method("still", small, tmp_path, Settings())
+    assert not (tmp_path / "results" / "small" / "still.parquet").exists()
+
+
+def test_no_value_at_all_is_a_failure(tmp_path: Path, small: Protocol) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "a_happy_1.mp4").write_bytes(b"this is no video")
+    command = ["--workspace", str(tmp_path), "eval", "--protocol", "small", "--videos", str(given), "--name", "mine"]
+    shown = CliRunner().invoke(bench, command)
+    assert shown.exit_code == 1
+    assert "no value could be computed (10x no video was given for this pair)" in shown.output
+    assert rows_of(tmp_path, "mine")  # the rows are there all the same
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,65 @@ def test_only_what_is_missing_or_changed_is_made_again(tmp_path: Path) -> None:
     assert changed() == {"a_happy_1", "a_happy_2", "a_neutral_1"}
     generate.generate(replace(OURS, options={"strength": 2}), ASKED, tmp_path, fresh=True)
     assert changed() == {"a_happy_1", "a_happy_2", "a_neutral_1"}
+
+
+def test_a_changed_generator_or_encoder_makes_the_videos_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset(tmp_path, people("a"))
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "a_method_of_mine.py"
+    source.write_text("from test_generate import Ours\n\n\nclass Mine(Ours):\n    pass\n")
+    mine = replace(OURS, generator="a_method_of_mine:Mine")
+    keys = [{made.key for made in generate.generate(mine, ASKED, tmp_path).values()} for _ in range(2)]
+    assert keys[0] == keys[1]
+    source.write_text(source.read_text() + "    better = True\n")
+    keys.append({made.key for made in generate.generate(mine, ASKED, tmp_path).values()})
+    monkeypatch.setattr(generate, "ENCODER", generate.ENCODER + 1)
+    keys.append({made.key for made in generate.generate(mine, ASKED, tmp_path).values()})
+    assert len(set.union(*keys)) == 3 * len(keys[0])
+
+
+def test_a_changed_clip_is_not_given_to_a_method(tmp_path: Path) -> None:
+    dataset(tmp_path, people("a"))
+    data = tmp_path / "data" / "tiny"
+    (data / "a_happy_1.mp4").write_bytes((data / "a_happy_2.mp4").read_bytes())
+    (data / "a_neutral_1.wav").write_bytes((data / "a_happy_2.wav").read_bytes())
+    made = generate.generate(OURS, ASKED, tmp_path)
+    changed = "is not the file that was prepared; run `bench manifest check tiny`"
+    assert {i: m.error for i, m in made.items()} == {
+        "a_happy_1": f"a_happy_1.mp4: {changed}",
+        "a_happy_2": None,
+        "a_neutral_1": f"a_neutral_1.wav: {changed}",
+    }
+
+
+def test_an_output_that_cannot_be_written_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset(tmp_path, people("a"))
+    fails: list[Path] = []
+
+    def caught(function: Callable, items: Iterable, *, workers: int) -> Iterator[engine.Outcome]:
+        for item in items:
+            try:
+                yield engine.Outcome(item, function(item), None)
+            except OSError as error:
+                yield engine.Outcome(item, None, error)
+
+    def full(path: Path, *args: object, **kwargs: object) -> None:
+        fails.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(engine, "run", caught)
+    monkeypatch.setattr(media, "write_video", full)
+    with pytest.raises(BenchError, match=r"ours/small: cannot be written \(No space left on device\); make room"):
+        generate.generate(OURS, ASKED, tmp_path)
+    assert len(fails) == 1
+    assert list(generate.folder("ours", ASKED, tmp_path).iterdir()) == []  # no row blames the method
+
+    def elsewhere(path: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied", "/its/own/weights")
+
+    monkeypatch.setattr(media, "write_video", elsewhere)
+    made = generate.generate(OURS, ASKED, tmp_path)  # the method's own trouble is a row
+    assert all("Permission denied" in (one.error or "") for one in made.values())
 
 
 def test_what_a_killed_run_left_goes_when_it_is_old(tmp_path: Path) -> None:

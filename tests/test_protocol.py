@@ -12,6 +12,7 @@ from tiny import PROTOCOL, clip, dataset, people, protocol_file
 from benchmark import configs, generate, protocol
 from benchmark.errors import BenchError
 from benchmark.protocol import Pairing, Protocol, Select
+from pipelines.media import MediaError
 
 SMALL = Protocol("small", "A small test", "tiny", metrics=("psnr/frame-mean",))
 
@@ -47,7 +48,7 @@ def test_a_protocol_is_found_by_path_then_in_the_workspace_then_in_the_package(t
         (PROTOCOL.replace("frames_per_clip = 3", "frames_per_clip = -1"), "frames_per_clip = -1; expected a number"),
         (
             PROTOCOL + 'columns = ["colour/sett"]',
-            "columns has 'colour/sett', which is none of its metrics; did you mean",
+            "columns has 'colour/sett', which is none of its metrics; did",
         ),
         ("name = ", "not a TOML file"),
     ],
@@ -143,6 +144,14 @@ def test_pairs_do_not_depend_on_the_order_of_the_manifest(rows: list, seed: int)
 def test_seeded_numbers_are_fixed_forever() -> None:
     assert protocol.seeded(0, "a", "b") == 6351099487293288694  # changing them would change every protocol
     assert protocol.seeded(0, "ab") != protocol.seeded(0, "a", "b")
+
+
+def test_a_changed_clip_is_not_exported(tmp_path: Path) -> None:
+    dataset(tmp_path, people("a"), frames=3)
+    video = tmp_path / "data" / "tiny" / "a_neutral_1.mp4"
+    video.write_bytes(video.read_bytes() + b" ")
+    with pytest.raises(MediaError, match=r"a_neutral_1\.mp4: is not the file that was prepared; run `bench manifest"):
+        protocol.export(SMALL, tmp_path, tmp_path / "export")
 
 
 def test_export_writes_all_that_an_outside_method_needs_and_is_idempotent(tmp_path: Path) -> None:

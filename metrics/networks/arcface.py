@@ -27,6 +27,7 @@ class ArcFace:
     aligned112   (t, 112, 112, 3) uint8 RGB on the five-point template, with `found`; the input is
                  (x - 127.5) / 127.5
 
+    device is "cpu", whatever is asked for, where the installed ONNX Runtime has no CUDA.
     Embeddings are as the network gives them, not normalised; zeros where no face was found. Raises MetricError
     for a clip without frames.
     """
@@ -36,7 +37,14 @@ class ArcFace:
     def __init__(self, name: str, weights: Weights, device: str) -> None:
         self.id = f"{name}@{weights.sha256[:8]}"
         self._weights = weights
+        if device != "cpu":
+            import onnxruntime
+
+            # The ordinary onnxruntime has none, also on a machine where torch has its GPU.
+            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+                device = "cpu"
         self._device = device
+        self.device = device.partition(":")[0]
 
     @cached_property
     def _session(self) -> Any:
@@ -47,12 +55,14 @@ class ArcFace:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3  # the file declares a batch of 1 at its output and warns at each larger one
         provider: Any = "CPUExecutionProvider"
-        if self._device != "cpu":
-            kind, _, number = self._device.partition(":")
-            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-                raise RuntimeError(f"this onnxruntime cannot use {kind}; install onnxruntime-gpu, or --device cpu")
+        if self.device != "cpu":
+            number = self._device.partition(":")[2]
             provider = ("CUDAExecutionProvider", {"device_id": int(number or 0), "use_tf32": 0})
-        return onnxruntime.InferenceSession(str(self._weights.path), options, providers=[provider])
+        session = onnxruntime.InferenceSession(str(self._weights.path), options, providers=[provider])
+        if self.device != "cpu" and "CUDAExecutionProvider" not in session.get_providers():
+            # It goes on with the CPU where CUDA's libraries are lacking, but the features are filed under the GPU.
+            raise RuntimeError("onnxruntime-gpu cannot start on the GPU; mend it, or use --device cpu")
+        return session
 
     def __call__(self, chunks: Iterable[ClipViews]) -> dict[str, NDArray[Any]]:
         found: list[NDArray[np.bool_]] = []

@@ -58,6 +58,7 @@ class FidInception:
         self.views: tuple[str, ...] = ("frames" if frames_per_clip is None else f"frames:{frames_per_clip}",)
         self._weights = weights
         self._device = device
+        self.device = device.partition(":")[0]
 
     @cached_property
     def _network(self) -> Any:
