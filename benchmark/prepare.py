@@ -27,7 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmark import __version__, engine
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, writable
 from pipelines import datasets, manifest, media, splits
 from pipelines.datasets import Index, Source, printable
 from pipelines.manifest import Clip, Rejected
@@ -120,7 +120,7 @@ def prepare(
     PrepareError when the output cannot be written.
     """
     settings, filters = settings or Settings(), filters or Filters()
-    _writable(folder)
+    writable(folder)
     index = datasets.load(dataset).index(root)
     card = (split or default_split)(index.sources)
     chosen = filters.select(index.sources)
@@ -158,17 +158,6 @@ def split_rule(
     except ValueError as error:
         raise PrepareError(f"--ratio {ratio!r}: expected three numbers such as 0.8,0.1,0.1") from error
     return partial(splits.ratio, fractions=(train, val, test), seed=seed)
-
-
-def _writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        media.write_bytes(folder / ".writable", b"")
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise PrepareError(
-            f"{printable(folder)}: cannot be written ({error.strerror}); choose another --workspace"
-        ) from (error)
 
 
 @contextmanager
