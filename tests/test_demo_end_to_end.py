@@ -63,7 +63,9 @@ def test_sanity_of_the_table(tidy: dict[tuple[str, str], dict[str, str]]) -> Non
         assert value("shuffled-audio", metric) == value("ground-truth", metric)
     for metric in ("av-correlation/peak", "av-correlation/zero-lag"):
         assert value("shuffled-audio", metric) < value("ground-truth", metric) - 0.1
-    assert all(row["n_used"] == row["n_expected"] == "4" for row in tidy.values() if row["method"] == "ground-truth")
+    for metric in ("psnr/frame-mean", "ssim/gaussian", "av-correlation/peak"):  # those that need no fetched network
+        row = tidy["ground-truth", metric]
+        assert row["n_used"] == row["n_expected"] == "4"
 
 
 def test_set_metrics_have_a_floor(tidy: dict[tuple[str, str], dict[str, str]]) -> None:
