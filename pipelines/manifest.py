@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +15,8 @@ from pipelines.media import atomic_path, file_sha256
 
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
 UNLABELLED = "unlabelled"
+# Labels that a manifest may hold. RAVDESS's calm is none of the eight words: kept here, counted by no emotion score.
+LABELS = (*EMOTIONS, "calm", UNLABELLED)
 
 
 class ManifestError(Exception):
@@ -25,7 +27,9 @@ class ManifestError(Exception):
 class Clip:
     """One prepared clip. Paths are relative to the folder of the manifest.
 
-    emotion           one of EMOTIONS, or UNLABELLED; intensity is MEAD's level 1-3 where there is one
+    emotion           one of LABELS; intensity is the dataset's own level, 1 the weakest, where there is one
+    video             a still portrait (PNG) where there is no recording of the person: `still` says so, and
+                      num_frames is then that of the sound
     sentence          what is said, where the dataset tells; `take` is the dataset's own number of the recording
     source            the raw file, relative to the raw root; digests of it and of the three prepared files
     source_fps        frames a second of the raw file (mean); the clip has exactly `fps`
@@ -36,6 +40,7 @@ class Clip:
     detected          share of frames in which the main face was found (the rest was interpolated)
     other_faces       most faces seen beside the main one in any frame
     tool_version      of this suite
+    extra             what this dataset alone tells (votes, demographics, ...): a column of strings each
     """
 
     clip_id: str
@@ -69,6 +74,11 @@ class Clip:
     detected: float
     other_faces: int
     tool_version: str
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def still(self) -> bool:
+        return self.video.endswith(".png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +92,22 @@ class Rejected:
     detail: str
 
 
-def _schema(row: type) -> pa.Schema:
+def _schema(row: type, extra: Iterable[str] = ()) -> pa.Schema:
     types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
     fields = []
-    for field in dataclasses.fields(row):
-        kind = str(field.type)
+    for column in dataclasses.fields(row):
+        kind = str(column.type)
         optional = kind.endswith(" | None")
-        fields.append(pa.field(field.name, types[kind.removesuffix(" | None")], nullable=optional))
-    return pa.schema(fields)
+        if column.name != "extra":
+            fields.append(pa.field(column.name, types[kind.removesuffix(" | None")], nullable=optional))
+    return pa.schema(fields + [pa.field(name, pa.string()) for name in extra])
 
 
 def _write(rows: Iterable[Clip] | Iterable[Rejected], row: type, path: Path) -> None:
-    table = pa.Table.from_pylist([dataclasses.asdict(r) for r in rows], schema=_schema(row))
+    dicts = [dataclasses.asdict(r) for r in rows]
+    extras = [values.pop("extra", {}) for values in dicts]
+    schema = _schema(row, sorted({name for extra in extras for name in extra}))
+    table = pa.Table.from_pylist([{**extra, **values} for values, extra in zip(dicts, extras, strict=True)], schema)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -125,18 +139,24 @@ def _read(path: Path, row: type) -> list[dict[str, object]]:
     missing = [name for name in _schema(row).names if name not in table.column_names]
     if missing:
         raise ManifestError(f"{path}: lacks the columns {', '.join(missing)}; written by another version?")
-    rows: list[dict[str, object]] = table.select(_schema(row).names).to_pylist()
+    rows: list[dict[str, object]] = table.to_pylist()
     return rows
 
 
 def read(path: Path) -> list[Clip]:
     """Read a manifest. Raises ManifestError for a missing, damaged or foreign file."""
-    return [Clip(**row) for row in _read(path, Clip)]  # type: ignore[arg-type]
+    known = set(_schema(Clip).names)
+    rows = []
+    for row in _read(path, Clip):
+        extra = {name: str(value) for name, value in row.items() if name not in known and value is not None}
+        rows.append(Clip(**{name: row[name] for name in known}, extra=extra))  # type: ignore[arg-type]
+    return rows
 
 
 def read_rejected(path: Path) -> list[Rejected]:
     """Read the rejections. Raises ManifestError for a missing, damaged or foreign file."""
-    return [Rejected(**row) for row in _read(path, Rejected)]  # type: ignore[arg-type]
+    names = _schema(Rejected).names
+    return [Rejected(**{name: row[name] for name in names}) for row in _read(path, Rejected)]  # type: ignore[arg-type]
 
 
 def check(path: Path, *, digests: bool = True) -> list[str]:
@@ -158,8 +178,8 @@ def check(path: Path, *, digests: bool = True) -> list[str]:
                 problems.append(f"{clip.clip_id}: {kind} {name} is missing")
             elif digests and file_sha256(file) != expected:
                 problems.append(f"{clip.clip_id}: {kind} {name} is not the file that was prepared (digest differs)")
-        if clip.emotion not in (*EMOTIONS, UNLABELLED):
-            problems.append(f"{clip.clip_id}: emotion {clip.emotion!r} is none of MEAD's eight words")
+        if clip.emotion not in LABELS:
+            problems.append(f"{clip.clip_id}: emotion {clip.emotion!r} is none of {', '.join(LABELS)}")
     return problems + _leaks(clips)
 
 

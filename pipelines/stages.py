@@ -251,6 +251,7 @@ def describe(row: Row) -> Row:
         detected=float(detected.mean()),
         other_faces=row["faces"].others,
         tool_version=row["version"],
+        extra=dict(source.extra),
     )
     return row | {"clip": clip}
 

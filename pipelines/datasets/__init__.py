@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from pipelines.manifest import Rejected
 
-NAMES = ("mead", "demo")
+NAMES = ("mead", "crema-d", "hdtf", "voxceleb2", "ravdess", "portraits", "demo")
 MAX_DEPTH = 64
 
 
@@ -20,9 +20,25 @@ class DatasetError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """The part of a longer recording that is the clip.
+
+    start, end   s after the first frame; None is its end
+    box          (left, top, width, height) in pixels; None is the whole picture
+    lines        height in pixels of the picture for which `box` holds; None: any
+    """
+
+    start: float = 0.0
+    end: float | None = None
+    box: tuple[int, int, int, int] | None = None
+    lines: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
-    """One raw recording. Paths are relative to the raw root; `audio` is where the sound lies if the video file
-    has none. The other fields are those of manifest.Clip."""
+    """One raw recording. Paths are relative to the raw root; `video` may be a still image; `audio` is where the sound
+    lies if the video file has none. The other fields are those of manifest.Clip; two recordings that were cut from
+    one video have the same `extra["origin"]`."""
 
     clip_id: str
     dataset: str
@@ -34,6 +50,23 @@ class Source:
     take: str
     video: str
     audio: str | None
+    cut: Cut | None = None
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `bench doctor data` says of a raw tree: a defect of `item` (a path, a cell, a person), found by `check`.
+
+    fatal     prepared as it is, recordings would be lost or wrongly labelled
+    warning   the tree is not what was published, and numbers will not be comparable
+    note      worth knowing; a defect of the published dataset itself, say
+    """
+
+    severity: Literal["fatal", "warning", "note"]
+    check: str
+    item: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +79,10 @@ class Index:
 
 
 class Dataset(Protocol):
+    """A module of this package. Besides `index` it may have `split(sources) -> Card`, the dataset's own split, and
+    `examine(root, index, *, digests) -> Iterator[Finding]`, the defects that only this dataset can have: nothing is
+    decoded, and media are read through only if `digests` asks for it."""
+
     def index(self, root: Path) -> Index: ...
 
 
@@ -53,7 +90,7 @@ def load(name: str) -> Dataset:
     """The dataset of that name. Raises DatasetError."""
     if name not in NAMES:
         raise DatasetError(f"no dataset is named {name!r}; known: {', '.join(NAMES)}")
-    return cast(Dataset, importlib.import_module(f"pipelines.datasets.{name}"))
+    return cast(Dataset, importlib.import_module(f"pipelines.datasets.{name.replace('-', '_')}"))
 
 
 def walk(root: Path, dataset: str, rejected: list[Rejected]) -> Iterator[tuple[str, ...]]:
