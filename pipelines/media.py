@@ -8,6 +8,9 @@ average while the sound stays where it was. Variable frame rates need nothing el
 The clock. Time zero is the first video frame. Audio keeps its offset to it: what sounds before is cut, a later
 start is filled with silence, and so is a gap between audio timestamps.
 
+A part. With `start` reading begins so many seconds after time zero, found by the file's index rather than by decoding
+all that comes before; the grid begins there.
+
 Colour. The matrix and range that the file states are honoured; a file that states none is read as BT.601
 limited range, which is FFmpeg's and OpenCV's rule too. Written files are BT.601 limited range and say so.
 """
@@ -20,7 +23,7 @@ import re
 import tempfile
 import wave
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -39,6 +42,9 @@ SUFFIX = {"h264": ".mp4", "ffv1": ".mkv"}
 AUDIO_RATE = 16_000
 FPS = Fraction(25)
 MAX_LEAP = 10  # s between two frames, or two blocks of sound
+SEEK_MARGIN = 1  # s
+INDEXED = ("mov", "matroska", "avi", "wav")  # FFmpeg's names of containers in which a leap ends at a frame's start
+MAX_PIXELS = 100_000_000  # a picture; more is a bomb, not a photograph
 KEEP = 400 << 20  # bytes of decoded pictures that Pictures may hold: 5 s of 1080p
 
 
@@ -96,6 +102,11 @@ def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise MediaError("no_video", f"{path}: has no video track")
     stream = container.streams.video[0]
+    size = (stream.codec_context.width, stream.codec_context.height)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise MediaError(
+            "large_picture", f"{path}: {size[0]}x{size[1]}; expected {MAX_PIXELS // 10**6} megapixels at most"
+        )
     stream.thread_type = "NONE"  # one thread a clip: parallelism is across clips
     stream.codec_context.thread_count = 1
     return stream
@@ -104,7 +115,7 @@ def _video_stream(container: Any, path: Path) -> Any:
 def probe(path: Path) -> Probe:
     """Read the headers of a video and its first frame.
 
-    Raises MediaError: missing, empty, lfs_pointer, not_media, no_video, no_frames.
+    Raises MediaError: missing, empty, lfs_pointer, not_media, no_video, no_frames, large_picture.
     """
     with _open(path) as container:
         stream = _video_stream(container, path)
@@ -168,11 +179,16 @@ def _to_rgb(frame: Any, shrink: int, converter: VideoReformatter) -> NDArray[np.
     else:
         rgb = np.asarray(converter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
         if shrink > 1:
-            height, width = rgb.shape[0] // shrink, rgb.shape[1] // shrink
-            whole = rgb[: height * shrink, : width * shrink]
-            rgb = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+            rgb = _shrunk(rgb, shrink)
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+def _shrunk(rgb: NDArray[np.uint8], shrink: int) -> NDArray[np.uint8]:
+    height, width = rgb.shape[0] // shrink, rgb.shape[1] // shrink
+    whole = rgb[: height * shrink, : width * shrink]
+    small: NDArray[np.uint8] = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    return small
 
 
 def _reduced(planes: NDArray[np.uint8], width: int, height: int, shrink: int) -> NDArray[np.uint8]:
@@ -190,17 +206,23 @@ def _reduced(planes: NDArray[np.uint8], width: int, height: int, shrink: int) ->
 
 
 def read_frames(
-    path: Path, fps: Fraction | float = FPS, *, shrink: int = 1, num_frames: int | None = None
+    path: Path,
+    fps: Fraction | float = FPS,
+    *,
+    shrink: int = 1,
+    num_frames: int | None = None,
+    start: Fraction | float = 0,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield (H, W, 3) uint8 RGB frames on an exact grid of `fps` frames a second (see the module's text).
 
     shrink      give pictures whose sides are so many times smaller, for a detector to look at
+    start       s after the first frame at which to begin
     num_frames  stop after so many; fewer come where the video ends earlier. None: all that fit, that is
                 floor(duration * fps) with the last source frame lasting as long as the one before it
 
     Raises MediaError: as probe(), and corrupt when decoding stops in the middle.
     """
-    yield from Pictures(path, fps, keep=0).read(shrink=shrink, num_frames=num_frames)
+    yield from Pictures(path, fps, keep=0, start=start).read(shrink=shrink, num_frames=num_frames)
 
 
 def _no_leap(path: Path, seconds: float, at: float) -> None:
@@ -209,15 +231,31 @@ def _no_leap(path: Path, seconds: float, at: float) -> None:
         raise MediaError("timestamps", f"{path}: nothing for {seconds:.0f} s after {at:.2f} s; broken timestamps?")
 
 
+Box = tuple[int, int, int, int]
+
+
 class Pictures:
     """The frames of a file, to be read more than once: decoded once if they fit into `keep` bytes, else each time.
 
-    Memory is therefore bounded whatever the length of the file.
+    Memory is therefore bounded whatever the length of the file. `start` is as for read_frames(), `num_frames` the
+    most that are ever wanted; `box`, (left, top, width, height) in pixels, is the part of each picture that is given.
     """
 
-    def __init__(self, path: Path, fps: Fraction | float = FPS, *, keep: int = KEEP) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fps: Fraction | float = FPS,
+        *,
+        keep: int = KEEP,
+        start: Fraction | float = 0,
+        num_frames: int | None = None,
+        box: Box | None = None,
+    ) -> None:
         self._path = path
         self._fps = Fraction(fps).limit_denominator(100_000)
+        self._start = Fraction(start).limit_denominator(100_000)
+        self._most = num_frames
+        self._box = box
         self._keep = keep
         self._kept: list[Any] | None = None
 
@@ -226,11 +264,17 @@ class Pictures:
         converter = VideoReformatter()  # one for all frames: setting one up takes longer than a conversion
         frames = self._decode(num_frames) if self._kept is None else self._kept[:num_frames]
         for frame in frames:
-            yield _to_rgb(frame, shrink, converter)
+            if self._box is None:
+                yield _to_rgb(frame, shrink, converter)
+            else:
+                left, top, width, height = self._box
+                shown = _to_rgb(frame, 1, converter)[top : top + height, left : left + width]
+                yield _shrunk(shown, shrink) if shrink > 1 else np.ascontiguousarray(shown)
 
     def _decode(self, num_frames: int | None) -> Iterator[Any]:
         kept, room = [], self._keep
-        for _, frame in _on_grid(self._path, self._fps, num_frames):
+        wanted = self._most if num_frames is None else num_frames
+        for _, frame in _on_grid(self._path, self._fps, wanted, self._start):
             room -= frame.width * frame.height * 3 // 2
             if room > 0:
                 kept.append(frame)
@@ -241,15 +285,40 @@ class Pictures:
             self._kept = kept
 
 
-def frame_times(path: Path, fps: Fraction | float = FPS) -> list[Fraction]:
-    """Presentation time of the source frame that each frame of the grid takes, in s after the first frame."""
-    return [time for time, _ in _on_grid(path, Fraction(fps).limit_denominator(100_000), None)]
+def frame_times(
+    path: Path, fps: Fraction | float = FPS, *, num_frames: int | None = None, start: Fraction | float = 0
+) -> list[Fraction]:
+    """Presentation time of the source frame that each frame of the grid takes, in s after `start`."""
+    grid = _on_grid(
+        path, Fraction(fps).limit_denominator(100_000), num_frames, Fraction(start).limit_denominator(100_000)
+    )
+    return [time for time, _ in grid]
 
 
-def _on_grid(path: Path, fps: Fraction, num_frames: int | None) -> Iterator[tuple[Fraction, Any]]:
+def _first_time(path: Path) -> Fraction:
+    with _open(path) as container:
+        first = next(_decode(container, _video_stream(container, path), path), None)
+    if first is None:
+        raise MediaError("no_frames", f"{path}: the video track holds no frame")
+    return first[0]
+
+
+def _seek(container: Any, stream: Any, time: Fraction) -> None:
+    """Go to a key frame before `time` (s on the file's clock): a whole second before, since pictures and sound that
+    follow a leap may be broken. A file without an index is read from its beginning."""
+    if time > SEEK_MARGIN and container.format.name.split(",")[0] in INDEXED:
+        with suppress(FFmpegError):
+            container.seek(int((time - SEEK_MARGIN) / stream.time_base), stream=stream, backward=True)
+
+
+def _on_grid(
+    path: Path, fps: Fraction, num_frames: int | None, start: Fraction = Fraction(0), seek: bool = True
+) -> Iterator[tuple[Fraction, Any]]:
+    origin = _first_time(path) + start if start else None
     with _open(path) as container:
         stream = _video_stream(container, path)
-        origin: Fraction | None = None
+        if origin is not None and seek:
+            _seek(container, stream, origin)
         held: tuple[Fraction, Any] | None = None
         step = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
         k = 0
@@ -257,6 +326,9 @@ def _on_grid(path: Path, fps: Fraction, num_frames: int | None) -> Iterator[tupl
             if origin is None:
                 origin = time
             time -= origin
+            if held is None and time > 0 and seek:  # the file's index led too far
+                yield from _on_grid(path, fps, num_frames, start, seek=False)
+                return
             if held is not None:
                 step = time - held[0]
                 _no_leap(path, float(step), float(held[0]))
@@ -267,7 +339,7 @@ def _on_grid(path: Path, fps: Fraction, num_frames: int | None) -> Iterator[tupl
                     k += 1
             held = (time, frame)
         if held is None:
-            raise MediaError("no_frames", f"{path}: the video track holds no frame")
+            raise MediaError("no_frames", f"{path}: the video track holds no frame after {float(start):g} s")
         end = held[0] + step
         while (k + 1) / fps <= end + Fraction(1, 1000) and (num_frames is None or k < num_frames):
             yield held
@@ -283,12 +355,18 @@ def read_audio(path: Path, sample_rate: int = AUDIO_RATE) -> NDArray[np.float32]
 
 
 def read_audio_at(
-    path: Path, sample_rate: int = AUDIO_RATE, *, origin: float | None = None
+    path: Path,
+    sample_rate: int = AUDIO_RATE,
+    *,
+    origin: float | None = None,
+    start: float = 0.0,
+    seconds: float | None = None,
 ) -> tuple[NDArray[np.float32], float]:
     """read_audio(), and the s by which the track starts after the clock's zero (negative: that much was cut).
 
     Channels are averaged; resampling is soxr's very-high-quality mode. `origin` is the time of the first video
     frame when the audio lies in another file; by default it is read from this one (0 where there is no video).
+    `start` and `seconds` ask for a part: the clock's zero is then there.
     """
     with _open(path) as container:
         if not container.streams.audio:
@@ -296,13 +374,18 @@ def read_audio_at(
         if origin is None:
             origin = probe(path).start if container.streams.video else 0.0
         stream = container.streams.audio[0]
+        if start:
+            origin += start
+            _seek(container, stream, Fraction(origin))
         blocks: list[NDArray[np.float32]] = []
-        start: float | None = None
+        first: float | None = None
         resampler: Any = None
         position = 0.0  # time at which the next sample is due
         for time, samples, rate in _audio_blocks(container, stream, path):
+            if seconds is not None and time > origin + seconds:
+                break
             if resampler is None:
-                start = position = time
+                first = position = time
                 resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="VHQ")
             _no_leap(path, time - position, position)
             gap = round((time - position) * rate)
@@ -311,14 +394,14 @@ def read_audio_at(
                 position += gap / rate
             blocks.append(resampler.resample_chunk(samples))
             position += len(samples) / rate
-        if resampler is None or start is None:
+        if resampler is None or first is None:
             raise MediaError("no_audio", f"{path}: the audio track holds no sample")
         blocks.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     audio = np.concatenate(blocks)
-    _no_leap(path, start - origin, origin)
-    shift = round((start - origin) * sample_rate)
+    _no_leap(path, first - origin, origin)
+    shift = round((first - origin) * sample_rate)
     audio = np.concatenate([np.zeros(shift, np.float32), audio]) if shift > 0 else audio[-shift:]
-    return audio, start - origin
+    return audio if seconds is None else audio[: round(seconds * sample_rate)], first - origin
 
 
 def _audio_blocks(container: Any, stream: Any, path: Path) -> Iterator[tuple[float, NDArray[np.float32], int]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipelines import media
 from pipelines.crop import MASKS, Crop, Cropper
-from pipelines.datasets import Source
+from pipelines.datasets import Cut, Source
 from pipelines.faces import FaceError, boxes, gaps, track
 from pipelines.manifest import Clip
 
@@ -30,6 +31,7 @@ Stage = Callable[[Row], Row]
 
 FIND_SIDE = 960  # px; pictures of twice this side are halved before faces are looked for (FaceMesh works at 192x192)
 MIN_PICTURE = 64  # px, shorter side
+LATE = 0.5  # s by which a list's times may lie beyond the end of the video: lists give whole seconds
 MIN_FACE = 32  # px, larger side of the face box
 MIN_FRAMES = 5
 SILENCE = 10 ** (-70 / 20)  # RMS; quieter than -70 dB of full scale is a muted track, not a quiet speaker
@@ -86,47 +88,75 @@ def _relative(message: str, root: Path) -> str:
 
 
 def probe(row: Row) -> Row:
-    """Headers and digest of the raw file."""
-    path = row["root"] / row["source"].video
+    """Headers and digest of the raw file, and the part of it that is the clip."""
+    source: Source = row["source"]
+    cut = source.cut or Cut()
+    path = row["root"] / source.video
     info = media.probe(path)
-    if min(info.width, info.height) < MIN_PICTURE:
-        raise Reject("small_picture", f"{info.width}x{info.height}, expected at least {MIN_PICTURE} pixels a side")
-    return row | {"path": path, "info": info, "source_sha256": media.file_sha256(path)}
+    if (
+        source.cut
+        and info.duration is not None
+        and (cut.start >= info.duration or (cut.end or 0) > info.duration + LATE)
+    ):
+        end = "its end" if cut.end is None else f"{cut.end:g}"
+        raise Reject("times", f"the clip is from {cut.start:g} to {end} s, the video lasts {info.duration:.2f} s")
+    box = _box(cut, info.width, info.height)
+    size = (info.width, info.height) if box is None else box[2:]
+    if min(size) < MIN_PICTURE:
+        raise Reject("small_picture", f"{size[0]}x{size[1]}, expected at least {MIN_PICTURE} pixels a side")
+    most = None if cut.end is None else round((cut.end - cut.start) * 25)
+    pictures = media.Pictures(path, start=Fraction(cut.start), num_frames=most, box=box)
+    found = {"path": path, "info": info, "cut": cut, "size": size, "pictures": pictures}
+    return row | found | {"source_sha256": media.file_sha256(path)}
+
+
+def _box(cut: Cut, width: int, height: int) -> media.Box | None:
+    """The box of a cut in pixels of a picture of that size."""
+    if cut.lines is not None and cut.lines != height:
+        raise Reject("resolution", f"the crop holds for {cut.lines} lines, the video has {height}")
+    box = cut.box
+    if box is not None and not (
+        min(box) >= 0 and min(box[2:]) > 0 and box[0] + box[2] <= width and box[1] + box[3] <= height
+    ):
+        raise Reject("crop_outside", f"the crop {box} (left, top, width, height) leaves the picture {width}x{height}")
+    return box
 
 
 def sound(row: Row) -> Row:
     """The sound, from the video file or the file beside it, on the clock of the video."""
     source: Source = row["source"]
     info: media.Probe = row["info"]
+    cut: Cut = row["cut"]
+    seconds = None if cut.end is None else cut.end - cut.start
     if info.has_audio:
-        audio, start = media.read_audio_at(row["path"], origin=info.start)
+        audio, start = media.read_audio_at(row["path"], origin=info.start, start=cut.start, seconds=seconds)
     elif source.audio is not None:
-        audio, start = media.read_audio_at(row["root"] / source.audio, origin=info.start)
+        path = row["root"] / source.audio
+        audio, start = media.read_audio_at(path, origin=info.start, start=cut.start, seconds=seconds)
     else:
         raise Reject("no_audio", "the video has no audio track, and there is no audio file of that take")
     level = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if len(audio) else 0.0
     if level < SILENCE:
         decibel = f"{20 * np.log10(level):.0f} dB" if level > 0 else "digital silence"
         raise Reject("silent_audio", f"the sound is silent (RMS {decibel} of full scale)")
-    return row | {"audio": audio, "av_start": start}
+    return row | {"audio": audio, "av_start": max(start, 0.0) if cut.start else start}
 
 
 def faces(row: Row) -> Row:
-    """Landmarks of the main face in every frame of the 25 fps grid, in pixels of the raw picture."""
-    info: media.Probe = row["info"]
+    """Landmarks of the main face in every frame of the 25 fps grid, in pixels of the cut's picture."""
     count = 0
-    pictures = media.Pictures(row["path"])
-    shrink = max(1, max(info.width, info.height) // FIND_SIDE)
+    width, height = row["size"]
+    shrink = max(1, max(width, height) // FIND_SIDE)
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         nonlocal count
         count = 0
-        for frame in pictures.read(shrink=shrink):
+        for frame in row["pictures"].read(shrink=shrink):
             count += 1
             yield frame
 
     found = track(frames, float(media.FPS))
-    _whole(count, info)
+    _whole(count, row["info"], row["cut"])
     points = found.points * np.float32(shrink)
     points[..., :2] += np.float32((shrink - 1) / 2)  # pixels are counted from the centre of the first one
     lost = [gap for gap in gaps(found.detected) if np.isnan(points[gap[0]]).any()]
@@ -139,17 +169,21 @@ def faces(row: Row) -> Row:
     side = float(np.median(np.max(box[:, 2:] - box[:, :2], axis=1)))
     if side < MIN_FACE:
         raise Reject("small_face", f"the face is {side:.0f} px, expected at least {MIN_FACE}")
-    outside = 1 - _inside(box, info.width, info.height)
+    outside = 1 - _inside(box, width, height)
     share = float(np.mean(outside > BORDER[0]))
     if share > BORDER[1]:
         raise Reject("face_at_border", f"in {share:.0%} of the frames over {BORDER[0]:.0%} of the face is cut off")
-    return row | {"points": points, "faces": found, "video_frames": count, "pictures": pictures}
+    return row | {"points": points, "faces": found, "video_frames": count}
 
 
-def _whole(count: int, info: media.Probe) -> None:
+def _whole(count: int, info: media.Probe, cut: Cut) -> None:
     """A file cut off after its headers decodes without an error, only to fewer frames than they promise."""
-    if info.duration is not None and count / 25 < info.duration - max(0.3, 0.05 * info.duration):
-        raise Reject("truncated", f"the headers promise {info.duration:.2f} s, {count / 25:.2f} s can be decoded")
+    if info.duration is None and cut.end is None:
+        return
+    end = min(end for end in (info.duration, cut.end) if end is not None)
+    promised = end - cut.start
+    if count / 25 < promised - max(0.3, 0.05 * promised):
+        raise Reject("truncated", f"the headers promise {promised:.2f} s, {count / 25:.2f} s can be decoded")
 
 
 def _inside(box: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
@@ -163,27 +197,28 @@ def trim(row: Row) -> Row:
     """Cut picture and sound to their common end, in whole frames: the last is the one in which the shorter track
     ends, so that up to 40 ms of silence is added rather than a frame of picture lost (codecs end sound early)."""
     per_frame = media.AUDIO_RATE // 25
-    frames = min(row["video_frames"], -(-len(row["audio"]) // per_frame))
+    heard = -(-len(row["audio"]) // per_frame)
+    frames = heard if row["source"].still else min(row["video_frames"], heard)
     if frames < MIN_FRAMES:
         seconds = f"{frames / 25:.2f} s of picture and sound"
         raise Reject("too_short", f"{seconds}, expected {MIN_FRAMES / 25:.2f} s or more")
     audio = row["audio"][: frames * per_frame]
     return row | {
         "num_frames": frames,
-        "av_end": len(row["audio"]) / media.AUDIO_RATE - row["video_frames"] / 25,
+        "av_end": 0.0 if row["source"].still else len(row["audio"]) / media.AUDIO_RATE - row["video_frames"] / 25,
         "audio": np.pad(audio, (0, frames * per_frame - len(audio))),
         "points": row["points"][:frames],
     }
 
 
 def cut(row: Row) -> Row:
-    """Crop and encode: video, WAV and landmarks (in pixels of the crop)."""
+    """Crop and encode: video (of a still image, a PNG), WAV and landmarks (in pixels of the crop)."""
     settings: Settings = row["settings"]
-    info: media.Probe = row["info"]
-    clip_id, out, frames = row["source"].clip_id, row["out"], row["num_frames"]
-    cropper = Cropper(settings.crop, row["points"], (info.width, info.height), settings.size, 25.0)
+    source: Source = row["source"]
+    clip_id, out, frames = source.clip_id, row["out"], row["num_frames"]
+    cropper = Cropper(settings.crop, row["points"], row["size"], settings.size, 25.0)
     names = {
-        "video": f"clips/{clip_id}{media.SUFFIX[settings.codec]}",
+        "video": f"clips/{clip_id}{'.png' if source.still else media.SUFFIX[settings.codec]}",
         "wav": f"clips/{clip_id}.wav",
         "landmarks": f"landmarks/{clip_id}.npz",
     }
@@ -191,8 +226,12 @@ def cut(row: Row) -> Row:
     packed = BytesIO()
     np.savez_compressed(packed, points=cropper.points, detected=row["faces"].detected[:frames])
     media.write_bytes(out / names["landmarks"], packed.getvalue())
-    raw = row["pictures"].read(num_frames=frames)
-    media.write_video(out / names["video"], (cropper(frame, k) for k, frame in enumerate(raw)), codec=settings.codec)
+    raw = row["pictures"].read(num_frames=1 if source.still else frames)
+    cropped = (cropper(frame, k) for k, frame in enumerate(raw))
+    if source.still:
+        media.write_png(out / names["video"], next(cropped))
+    else:
+        media.write_video(out / names["video"], cropped, codec=settings.codec)
     return row | names | {"cropper": cropper}
 
 

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, cast
 from pipelines.manifest import Rejected
 
 NAMES = ("mead", "crema-d", "hdtf", "voxceleb2", "ravdess", "portraits", "demo")
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 MAX_DEPTH = 64
 
 
@@ -52,6 +53,10 @@ class Source:
     audio: str | None
     cut: Cut | None = None
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def still(self) -> bool:
+        return Path(self.video).suffix.lower() in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
