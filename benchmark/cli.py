@@ -16,6 +16,7 @@ from benchmark.errors import BenchError
 if TYPE_CHECKING:
     from pipelines.crop import Crop
     from pipelines.media import Codec
+    from pipelines.splits import By
 
 EXAMPLES = """\b
 Examples:
@@ -161,8 +162,23 @@ workers_option = click.option(
     help="h264: visually lossless; ffv1: exact pixels.",
 )
 @click.option("--write-masks", is_flag=True, help="Also write the face masks of EAT-Face and DICE-Talk.")
-@click.option("--split", type=click.Choice(["ratio", "list"]), default=None, help="How identities are split.")
-@click.option("--ratio", default="0.8,0.1,0.1", show_default=True, help="Shares of train, val and test.")
+@click.option(
+    "--split",
+    metavar="RULE",
+    help="ratio, list, or a paper's: dice-talk-mead, dice-talk-hdtf, eat-mead, edtalk-mead, eat-face-mead, "
+    "eat-face-mead-clip-half, eat-face-crema-d, eat-face-crema-d-clip-half.  [default: the dataset's own, else ratio]",
+)
+@click.option(
+    "--ratio", default="0.8,0.1,0.1", show_default=True, help="Shares of train, val and test, alike for each emotion."
+)
+@click.option(
+    "--split-by",
+    type=click.Choice(["identity", "sentence", "both", "clip"]),
+    help="What the ratio keeps in one split; sentence and clip let identities overlap.  [default: identity]",
+)
+@click.option(
+    "--hold-out-emotion", "hold_out", multiple=True, help="Leave this emotion to the test split; may be repeated."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the ratio split.")
 @click.option(
     "--split-file", type=click.Path(path_type=Path), help="For --split list: a CSV with the header identity,split."
@@ -170,6 +186,7 @@ workers_option = click.option(
 @click.option("--name", help="Folder below WORKSPACE/data.  [default: the dataset's name]")
 @workers_option
 @click.option("--resume/--fresh", default=True, show_default=True, help="Keep the clips made before, or make all anew.")
+@click.option("--dry-run", is_flag=True, help="Print the split and how many clips would be made; write nothing.")
 @click.pass_obj
 def prepare(
     workspace: Path,
@@ -184,9 +201,12 @@ def prepare(
     ratio: str,
     seed: int,
     split_file: Path | None,
+    split_by: By | None,
+    hold_out: tuple[str, ...],
     name: str | None,
     workers: int | None,
     resume: bool,
+    dry_run: bool,
     **chosen: Any,
 ) -> None:
     """Turn a raw DATASET (mead, demo) into clips and a manifest: 25 fps, 16 kHz, one face in a square.
@@ -199,6 +219,7 @@ def prepare(
       bench prepare mead --root /data/MEAD --view front --level 2 --limit 20
       bench prepare mead --root /data/MEAD --crop portrait --name mead-portrait
       bench prepare mead --root /data/MEAD --split list --split-file my-split.csv
+      bench prepare mead --root /data/MEAD --split eat-mead --dry-run
     """
     from benchmark import engine
     from benchmark import prepare as job
@@ -210,14 +231,20 @@ def prepare(
 
     settings = Settings(crop, int(size) if size else crops.DEFAULT_SIZE[crop], codec, write_masks)
     with one_line(DatasetError, SplitError, ManifestError):
-        folder = job.data_folder(workspace, name or dataset)
+        folder, filters = job.data_folder(workspace, name or dataset), job.Filters(**chosen)
+        rule = job.split_rule(dataset, split, ratio, seed, split_file, by=split_by, hold_out=hold_out)
+        if dry_run:
+            click.echo(
+                job.dry_run(dataset, root, folder, settings=settings, filters=filters, split=rule, fresh=not resume)
+            )
+            return
         summary = job.prepare(
             dataset,
             root,
             folder,
             settings=settings,
-            filters=job.Filters(**chosen),
-            split=job.split_rule(dataset, split, ratio, seed, split_file),
+            filters=filters,
+            split=rule,
             workers=workers or engine.default_workers(),
             fresh=not resume,
         )
@@ -269,6 +296,9 @@ def manifest_check(workspace: Path, name: str, quick: bool) -> None:
     with one_line(ManifestError):
         path = job.find_manifest(workspace, name)
         problems = manifest.check(path, digests=not quick)
+        overlap = manifest.declared_overlap(path)
+    if overlap:
+        click.echo(f"{path}: identities may overlap: {len(overlap)} in several splits, as the split's rule has it")
     for problem in problems:
         click.echo(problem)
     click.echo(f"{path}: {len(problems)} problems" if problems else f"{path}: in order, digest {job.digest(path)[:16]}")
@@ -430,7 +460,7 @@ def protocol_list(workspace: Path) -> None:
 
     for name in sorted(configs.available("protocols", workspace)):
         asked = protocol.load(name, workspace)
-        click.echo(f"{name:24}{asked.dataset:16}{asked.conditioning:13}{asked.title}")
+        click.echo(f"{name:24}{asked.dataset:22}{asked.conditioning:13}{asked.title}")
 
 
 @protocol_group.command("show")

@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from benchmark import __version__, engine
 from benchmark.errors import BenchError, writable
-from pipelines import datasets, manifest, media, splits
+from pipelines import datasets, manifest, media, presets, splits
 from pipelines.datasets import Index, Source, printable
 from pipelines.manifest import Clip, Rejected
 from pipelines.splits import Card
@@ -45,7 +45,8 @@ class PrepareError(BenchError):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which recordings to prepare; an empty tuple admits all, `limit` keeps the first so many by clip_id."""
+    """Which recordings of the split to prepare; an empty tuple admits all, `limit` keeps the first so many by
+    clip_id."""
 
     identity: tuple[str, ...] = ()
     emotion: tuple[str, ...] = ()
@@ -53,9 +54,10 @@ class Filters:
     view: tuple[str, ...] = ()
     limit: int | None = None
 
-    def select(self, sources: Sequence[Source]) -> list[Source]:
-        """The admitted sources. Raises PrepareError when a filter names what the tree does not hold."""
-        chosen = list(sources)
+    def select(self, sources: Sequence[Source], split: Container[str]) -> list[Source]:
+        """The admitted sources whose clip_id is in the split. Raises PrepareError when a filter names what the tree
+        does not hold, and when no recording is left."""
+        chosen = [s for s in sources if s.clip_id in split]
         for name, wanted, have in (
             ("--identity", self.identity, [s.identity for s in sources]),
             ("--emotion", self.emotion, [s.emotion for s in sources]),
@@ -69,6 +71,8 @@ class Filters:
             if wanted:
                 kept = {s.clip_id for s, value in zip(sources, have, strict=True) if value in wanted}
                 chosen = [s for s in chosen if s.clip_id in kept]
+        if not chosen:
+            raise PrepareError("the filters together admit no recording of the split; leave one out")
         return chosen[: self.limit]
 
 
@@ -123,15 +127,39 @@ def prepare(
     writable(folder)
     index = datasets.load(dataset).index(root)
     card = (split or default_split)(index.sources)
-    chosen = filters.select(index.sources)
-    if not chosen:
-        raise PrepareError("the filters together admit no recording; leave one out")
+    chosen = filters.select(index.sources, card.assignment)
     with _output(folder), _alone(folder):
         _same_settings(folder, settings, fresh)
         done, todo = _sort_out(chosen, root, folder, settings)
         reused = len(done)
-        failed = _work(todo, done, root, folder, settings, card.split_of(), workers)
+        failed = _work(todo, done, root, folder, settings, card, workers)
         return _finish(folder, index, card, done, reused, failed)
+
+
+def dry_run(
+    dataset: str,
+    root: Path,
+    folder: Path,
+    *,
+    settings: Settings,
+    filters: Filters,
+    split: Callable[[Sequence[Source]], Card],
+    fresh: bool = False,
+) -> str:
+    """What `prepare` would do, as lines to print; nothing is written or decoded. Raises as `prepare`."""
+    index = datasets.load(dataset).index(root)
+    card = split(index.sources)
+    chosen = filters.select(index.sources, card.assignment)
+    if not fresh:
+        _check_settings(folder, settings)
+    done = {} if fresh else _sort_out(chosen, root, folder, settings)[0]
+    reasons = Counter(r.reason for r in index.rejected)
+    lines = [f"{len(index.sources)} recordings in {printable(root)}, {len(index.notes)} cells missing"]
+    lines += [f"not prepared: {count} {reason}" for reason, count in reasons.most_common()]
+    lines.append(card.text())
+    made = f" ({len(done)} recordings were done before)" if done else ""
+    lines.append(f"{len(chosen) - len(done)} clips would be prepared in {printable(folder)}{made}; nothing was written")
+    return "\n".join(lines)
 
 
 def default_split(sources: Sequence[Source]) -> Card:
@@ -139,25 +167,48 @@ def default_split(sources: Sequence[Source]) -> Card:
     return splits.ratio(sources, (0.8, 0.1, 0.1), 0)
 
 
+Rule = Callable[[Sequence[Source]], Card]
+
+
 def split_rule(
-    dataset: str, split: str | None, ratio: str, seed: int, split_file: Path | None
-) -> Callable[[Sequence[Source]], Card]:
-    """The rule that the options of the command name; by default a dataset's own split, else the ratio.
+    dataset: str,
+    split: str | None,
+    ratio: str,
+    seed: int,
+    split_file: Path | None,
+    *,
+    by: splits.By | None = None,
+    hold_out: Sequence[str] = (),
+) -> Rule:
+    """The rule that the options of the command name; by default a dataset's own split, else the ratio by identity.
 
     Raises PrepareError when the options do not fit together.
     """
+    rule = _named_rule(dataset, split, ratio, seed, split_file, by)
+    if not hold_out:
+        return rule
+    return lambda sources: splits.hold_out(rule(sources), sources, hold_out)
+
+
+def _named_rule(
+    dataset: str, split: str | None, ratio: str, seed: int, split_file: Path | None, by: splits.By | None
+) -> Rule:
     if (split == "list") != (split_file is not None):
         raise PrepareError("--split list and --split-file FILE go together")
+    if by is not None and split not in (None, "ratio"):
+        raise PrepareError(f"--split-by {by} goes with --split ratio; {split} says itself what it splits by")
     if split_file is not None:
         return partial(splits.from_list, path=split_file)
-    own: Callable[[Sequence[Source]], Card] | None = getattr(datasets.load(dataset), "split", None)
-    if split is None and own is not None:
+    if split not in (None, "ratio"):
+        return partial(presets.preset, split)
+    own: Rule | None = getattr(datasets.load(dataset), "split", None)
+    if split is None and by is None and own is not None:
         return own
     try:
         train, val, test = (float(share) for share in ratio.split(","))
     except ValueError as error:
         raise PrepareError(f"--ratio {ratio!r}: expected three numbers such as 0.8,0.1,0.1") from error
-    return partial(splits.ratio, fractions=(train, val, test), seed=seed)
+    return partial(splits.ratio, fractions=(train, val, test), seed=seed, by=by or "identity")
 
 
 @contextmanager
@@ -186,25 +237,36 @@ def _output(folder: Path) -> Iterator[None]:
 
 
 def _same_settings(folder: Path, settings: Settings, fresh: bool) -> None:
-    path = folder / "settings.json"
-    now = dataclasses.asdict(settings) | {"format": FORMAT}
     if fresh:
         for name in ("clips", "landmarks", "masks", "rows"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("manifest.parquet", "rejected.parquet", "split.json", "missing.txt"):
             (folder / name).unlink(missing_ok=True)
-    elif path.exists():
-        try:
-            before = dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise PrepareError(f"{printable(path)}: damaged; use --fresh to make the folder anew") from error
-        changed = [f"{k} {before.get(k)} (now {now[k]})" for k in now if before.get(k) != now[k]]
-        if changed:
-            raise PrepareError(
-                f"{printable(folder)} was prepared with {', '.join(changed)}; "
-                "use --fresh to make it anew, or --name for a folder of its own"
-            )
-    media.write_bytes(path, (json.dumps(now, indent=1, sort_keys=True) + "\n").encode())
+    else:
+        _check_settings(folder, settings)
+    text = json.dumps(_stored(settings), indent=1, sort_keys=True) + "\n"
+    media.write_bytes(folder / "settings.json", text.encode())
+
+
+def _stored(settings: Settings) -> dict[str, Any]:
+    return dataclasses.asdict(settings) | {"format": FORMAT}
+
+
+def _check_settings(folder: Path, settings: Settings) -> None:
+    """Raises PrepareError when the folder was prepared with other settings."""
+    path, now = folder / "settings.json", _stored(settings)
+    if not path.exists():
+        return
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise PrepareError(f"{printable(path)}: damaged; use --fresh to make the folder anew") from error
+    changed = [f"{k} {before.get(k)} (now {now[k]})" for k in now if before.get(k) != now[k]]
+    if changed:
+        raise PrepareError(
+            f"{printable(folder)} was prepared with {', '.join(changed)}; "
+            "use --fresh to make it anew, or --name for a folder of its own"
+        )
 
 
 def _row_path(folder: Path, clip_id: str) -> Path:
@@ -253,13 +315,15 @@ def _finished(source: Source, root: Path, folder: Path, settings: Settings) -> R
         return None  # no row, or one that was damaged: make the clip again
 
 
-def _make(source: Source, root: Path, folder: Path, settings: Settings, split_of: dict[str, str]) -> Row:
-    """The work on one recording, in a worker process; the row is the last file to be written."""
+def _make(item: tuple[Source, str], root: Path, folder: Path, settings: Settings) -> Row:
+    """The work on one recording, given with its split, in a worker process; the row is the last file to be
+    written."""
+    source, split = item
     key = _key(source, root, settings)
     row: Row
     stored: dict[str, Any] = {"key": key}
     try:
-        row = prepare_clip(source, root, folder, settings, split_of[source.identity], __version__)
+        row = prepare_clip(source, root, folder, settings, split, __version__)
         stored["clip"] = dataclasses.asdict(row)
         stored["sizes"] = [(folder / name).stat().st_size for name in (row.video, row.audio, row.landmarks)]
     except Reject as reject:
@@ -276,17 +340,18 @@ def _work(
     root: Path,
     folder: Path,
     settings: Settings,
-    split_of: dict[str, str],
+    card: Card,
     workers: int,
 ) -> list[str]:
     """Make what is missing; fills `done` and returns one line for each recording that ended in a bug or a crash."""
     failed = []
-    make = partial(_make, root=root.absolute(), folder=folder.absolute(), settings=settings, split_of=split_of)
+    make = partial(_make, root=root.absolute(), folder=folder.absolute(), settings=settings)
+    items = [(source, card.assignment[source.clip_id]) for source in todo]
     # Longest first would need every file's length; by clip_id a rerun goes on where the last one stopped.
     with tqdm(total=len(todo) + len(done), initial=len(done), unit="clip", desc="prepare", disable=None) as bar:
-        for outcome in engine.run(make, todo, workers=min(workers, max(len(todo), 1))):
+        for outcome in engine.run(make, items, workers=min(workers, max(len(todo), 1))):
             bar.update()
-            source, error = outcome.item, outcome.error
+            (source, _), error = outcome.item, outcome.error
             if outcome.value is not None:
                 done[source.clip_id] = outcome.value
             elif isinstance(error, OSError) and error.errno in OUTPUT_ERRORS:
@@ -301,8 +366,7 @@ def _work(
 
 def _finish(folder: Path, index: Index, card: Card, done: dict[str, Row], reused: int, failed: list[str]) -> Summary:
     # The split is not part of a clip's row key: another split changes the manifest and no clip.
-    split_of = card.split_of()
-    clips = [dataclasses.replace(r, split=split_of[r.identity]) for r in done.values() if isinstance(r, Clip)]
+    clips = [dataclasses.replace(r, split=card.assignment[r.clip_id]) for r in done.values() if isinstance(r, Clip)]
     rejected = index.rejected + [r for r in done.values() if isinstance(r, Rejected)]
     manifest.write(clips, folder / "manifest.parquet")
     manifest.write_rejected(rejected, folder / "rejected.parquet")

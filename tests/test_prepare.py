@@ -20,7 +20,7 @@ from skimage import data
 from benchmark import engine
 from benchmark import prepare as job
 from benchmark.cli import bench
-from pipelines import manifest, media
+from pipelines import manifest, media, presets
 from pipelines.datasets import demo
 from pipelines.stages import Settings
 
@@ -239,6 +239,67 @@ def test_bad_files_are_reasoned_rows(tmp_path: Path) -> None:
     assert job.prepare("mead", root, tmp_path / "ws/data/mead").reused == len(expected) + 1
 
 
+def bench_prepare(workspace: Path, raw: Path, *arguments: str) -> str:
+    command = ["--workspace", str(workspace), "prepare", "mead", "--root", str(raw), "--write-masks", *arguments]
+    result = CliRunner().invoke(bench, command)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_another_split_makes_no_clip_again(raw: Path, prepared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data/mead"
+    shutil.copytree(prepared, folder)
+    files = {name: content for name, content in contents(folder).items() if "/" in name}
+    output = bench_prepare(tmp_path, raw, "--split", "eat-mead", "--hold-out-emotion", "neutral")
+    assert "4 clips (4 recordings were done before)" in output
+    assert "split eat-mead held out neutral" in output
+    assert {c.split for c in manifest.read(folder / "manifest.parquet")} == {"test"}
+    output = bench_prepare(tmp_path, raw, "--split-by", "clip", "--ratio", "0.5,0,0.5", "--hold-out-emotion", "neutral")
+    assert "recordings are outside this split" in output
+    kept = manifest.read(folder / "manifest.parquet")
+    assert len(kept) < 4  # what is outside leaves the manifest; its files stay
+    assert not [c for c in kept if c.split == "train" and c.emotion == "neutral"]
+    assert {name: content for name, content in contents(folder).items() if "/" in name} == files
+
+
+def test_an_overlap_that_the_rule_wants_is_no_problem(raw: Path, prepared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data/mead"
+    shutil.copytree(prepared, folder)
+    output = bench_prepare(tmp_path, raw, "--split-by", "clip", "--ratio", "0.5,0,0.5")
+    assert "identities may overlap: 2 in several splits" in output
+    command = ["--workspace", str(tmp_path), "manifest", "check", "mead"]
+    result = CliRunner().invoke(bench, command)
+    assert result.exit_code == 0
+    assert "identities may overlap: 2 in several splits, as the split's rule has it" in result.output
+    for text in ("{", "[]", '{"shared_identities": 1}'):
+        (folder / "split.json").write_text(text)  # nothing says any more that it was wanted
+        result = CliRunner().invoke(bench, command)
+        assert result.exit_code == 1
+        assert "identity M003 is in several splits: test, train" in result.output
+
+
+def test_a_dry_run_writes_nothing(raw: Path, prepared: Path, tmp_path: Path) -> None:
+    output = bench_prepare(tmp_path / "new", raw, "--dry-run", "--emotion", "angry", "--split", "eat-mead")
+    assert "4 recordings in" in output
+    assert "split eat-mead" in output
+    assert "2 clips would be prepared" in output
+    assert not (tmp_path / "new").exists()
+    folder = tmp_path / "data/mead"
+    shutil.copytree(prepared, folder)
+    (folder / "rows/M003_front_angry_1_001.json").unlink()
+    before = contents(folder)
+    output = bench_prepare(tmp_path, raw, "--dry-run")
+    assert "1 clips would be prepared" in output
+    assert "(3 recordings were done before)" in output
+    assert "4 clips would be prepared" in bench_prepare(tmp_path, raw, "--dry-run", "--fresh")
+    assert contents(folder) == before
+
+
+def test_the_help_names_every_preset() -> None:
+    text = "".join(CliRunner().invoke(bench, ["prepare", "--help"], terminal_width=10_000).output.split())
+    assert [name for name in presets.PRESETS if name not in text] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -249,6 +310,12 @@ def test_bad_files_are_reasoned_rows(tmp_path: Path) -> None:
         (["--root", "RAW", "--ratio", "most"], "expected three numbers"),
         (["--root", "RAW", "--split", "list"], "go together"),
         (["--root", "RAW", "--split", "list", "--split-file", "none.csv"], "cannot be read"),
+        (["--root", "RAW", "--split", "dice-talk-mead"], "the tree has none of the identities to test: M011"),
+        (["--root", "RAW", "--split", "dice-talk-hdtf"], "the split dice-talk-hdtf is of hdtf, not of mead"),
+        (["--root", "RAW", "--split", "eat"], "no split is named 'eat'; known: ratio, list, dice-talk-mead"),
+        (["--root", "RAW", "--split", "eat-mead", "--split-by", "clip"], "--split-by clip goes with --split ratio"),
+        (["--root", "RAW", "--split-by", "sentence"], "mead does not tell which sentence is said"),
+        (["--root", "RAW", "--hold-out-emotion", "joy"], "--hold-out-emotion joy: the test split has none of it"),
         (["--root", "RAW", "--name", "../elsewhere"], "expected a plain folder name"),
     ],
 )
