@@ -126,13 +126,13 @@ def hdtf_draw(videos: Iterable[str], count: int = len(HDTF_TEST)) -> list[str]:
 
 def dice_talk_hdtf(sources: Sequence[Source]) -> Card:
     """DICE-Talk § 4.1: "for HDTF, we randomly select 20 videos for testing", no identity in both; not named."""
-    known = {source.extra["origin"]: source.identity for source in sources}
-    tested = [video for video in HDTF_TEST if video in known]
+    held = {source.extra["origin"] for source in sources}
+    tested = [video for video in HDTF_TEST if video in held]
     if not tested:
         raise SplitError(f"the tree has none of the {len(HDTF_TEST)} videos to test, such as {HDTF_TEST[0]}")
-    people = {known[video] for video in tested}
-    others = [video for video, identity in known.items() if identity in people and video not in tested]
-    split_of = {video: "train" for video in known if video not in others} | dict.fromkeys(tested, "test")
+    people = {source.identity for source in sources if source.extra["origin"] in tested}
+    others = {source.extra["origin"] for source in sources if source.identity in people} - set(tested)
+    split_of = dict.fromkeys(held - others, "train") | dict.fromkeys(tested, "test")
     chosen = {s.clip_id: split_of[s.extra["origin"]] for s in sources if s.extra["origin"] in split_of}
     note = (
         "DICE-Talk tests 20 videos and does not name them; these were drawn (seed 0) from the annotation lists, one "
