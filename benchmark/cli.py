@@ -306,22 +306,67 @@ def manifest_check(workspace: Path, name: str, quick: bool) -> None:
         raise SystemExit(1)
 
 
-@bench.command()
-@click.pass_obj
-def doctor(workspace: Path) -> None:
+@bench.group(invoke_without_command=True)
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
     """Say what this machine has, what is missing and the command that gets it; exits with 1 if the demo cannot run.
 
     \b
     Examples:
       bench doctor
       bench --workspace /data/work doctor
+      bench doctor data mead --root /data/MEAD      the defects of a raw dataset
     """
     from benchmark import doctor as checks
 
-    findings = list(checks.examine(workspace))
+    if ctx.invoked_subcommand is not None:
+        return
+    findings = list(checks.examine(ctx.obj))
     click.echo(checks.report(findings))
     if any(finding.state == "broken" for finding in findings):
         raise BenchError("the demo cannot run here; mend what is called broken above")
+
+
+@doctor.command("data")
+@click.argument("dataset")
+@click.option("--root", type=click.Path(path_type=Path), required=True, help="Folder of the raw dataset.")
+@click.option("--digests", is_flag=True, help="Read every file through, where the dataset has published digests.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Parquet file of all findings.  [default: WORKSPACE/doctor/DATASET.parquet]",
+)
+@workers_option
+@click.pass_obj
+def doctor_data(
+    workspace: Path, dataset: str, root: Path, digests: bool, out: Path | None, workers: int | None
+) -> None:
+    """Say every defect of the raw tree of DATASET that shows without decoding; exits with 1 if one is fatal.
+
+    Names, counts, headers of every file, and files with equal bytes. Fatal: recordings would be lost or wrongly
+    labelled. Warning: not what was published. Note: worth knowing.
+
+    \b
+    Examples:
+      bench doctor data mead --root /data/MEAD
+      bench doctor data crema-d --root /data/CREMA-D --digests --workers 8
+      bench doctor data hdtf --root /data/HDTF --out hdtf-findings.parquet
+    """
+    from benchmark import doctor_data as job
+    from benchmark import engine
+    from benchmark.errors import writable, writing
+    from pipelines.datasets import DatasetError, load
+
+    path = out or workspace / "doctor" / f"{dataset}.parquet"
+    with one_line(DatasetError):
+        load(dataset)
+        writable(path.parent)
+        found = job.examine(dataset, root, digests=digests, workers=workers or engine.default_workers())
+    with writing(path.parent):
+        job.write(found.findings, path)
+    click.echo(job.report(found, path))
+    if found.fatal:
+        raise SystemExit(1)
 
 
 protocol_option = click.option(

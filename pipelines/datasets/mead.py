@@ -8,14 +8,16 @@ joined across speakers. `sentence` is therefore None.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipelines.datasets import DatasetError, Index, Source, printable, walk
+from pipelines.datasets import DatasetError, Finding, Index, Source, printable, walk
 from pipelines.manifest import EMOTIONS, Rejected
 
 NAME = "mead"
 VIEWS = ("front", "left_30", "left_60", "right_30", "right_60", "top", "down")
+FEWEST = 12  # clips of a cell in the published lists; most have 30, neutral 40
 CELLS = tuple((e, level) for e in EMOTIONS for level in ((1,) if e == "neutral" else (1, 2, 3)))
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv"}
 AUDIO_SUFFIXES = {".m4a", ".wav", ".aac", ".mp3", ".flac"}
@@ -58,6 +60,54 @@ def index(root: Path, dataset: str = NAME) -> Index:
     if not sources:
         raise DatasetError(_nothing(root, rejected))
     return Index([sources[key] for key in sorted(sources)], rejected, _missing(list(sources.values())))
+
+
+def examine(root: Path, index: Index, *, digests: bool) -> Iterator[Finding]:
+    """Cells (identity, emotion, level) with fewer clips than any that was published or with other counts in other
+    views, views and sound folders that are missing, and gaps in the numbers. Names tell all of it: no file is read.
+    """
+    takes: dict[tuple[str, str, int | None], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for source in index.sources:
+        takes[source.identity, source.emotion, source.intensity][source.view].add(source.take)
+    for (identity, emotion, level), views in sorted(takes.items()):
+        counts = {view: len(views[view]) for view in sorted(views, key=VIEWS.index)}
+        item = f"{identity}/{emotion}/level_{level}"
+        shown = ", ".join(f"{count} in {view}" for view, count in counts.items())
+        if len(set(counts.values())) > 1:
+            yield Finding("warning", "count", item, f"views differ: {shown}")
+        elif max(counts.values()) < FEWEST:
+            usual = 40 if emotion == "neutral" else 30
+            yield Finding("warning", "count", item, f"{shown}; most cells have {usual}, none published under {FEWEST}")
+    yield from _views(index.sources)
+    yield from _gaps(takes)
+    with_sound = {source.identity for source in index.sources if source.audio is not None}
+    for identity in sorted({source.identity for source in index.sources} - with_sound):
+        yield Finding("warning", "audio_folder", f"{identity}/audio", "no sound file of this person: only what the videos hold")
+
+
+def _views(sources: list[Source]) -> Iterator[Finding]:
+    views: dict[str, set[str]] = defaultdict(set)
+    for source in sources:
+        views[source.identity].add(source.view)
+    everywhere = set().union(*views.values())
+    if absent := [view for view in VIEWS if view not in everywhere]:
+        yield Finding("note", "views", "all", f"nobody has {', '.join(absent)}; seven were published")
+    for identity, have in sorted(views.items()):
+        if len(have) == 1 < len(everywhere):
+            others = len(everywhere)
+            yield Finding("warning", "views", identity, f"has {min(have)} alone, where the tree has {others} views")
+
+
+def _gaps(takes: Mapping[tuple[str, str, int | None], Mapping[str, set[str]]]) -> Iterator[Finding]:
+    """Published so for 15 speakers: worth a note because it breaks every join by number."""
+    gaps: dict[str, list[str]] = defaultdict(list)
+    for (identity, emotion, level), views in sorted(takes.items()):
+        numbers = {int(take) for cell in views.values() for take in cell}
+        if max(numbers) > len(numbers):
+            gaps[identity].append(f"{emotion}/level_{level} has {len(numbers)} up to {max(numbers):03}")
+    for identity, cells in gaps.items():
+        detail = f"numbers with gaps in {len(cells)} cells ({cells[0]}); never join takes of two people by number"
+        yield Finding("note", "numbering", identity, detail)
 
 
 def _problem(parts: tuple[str, ...]) -> tuple[str, str] | None:
