@@ -78,7 +78,7 @@ def evaluate_method(method_name: str, asked: Protocol, workspace: Path, settings
     """Generate what is missing, score it, and score the noise floor. Raises BenchError as generate() and evaluate()."""
     method = generate.load_method(method_name, workspace)
     _refuse_floor(method.name)
-    members = protocol.pairs(protocol.read_clips(asked, workspace), asked)
+    members = protocol.members(asked, workspace)
     _writable(asked, workspace)
     made = generate.generate(method, asked, workspace, workers=settings.workers)
     folder = generate.folder(method.name, asked, workspace)
@@ -103,7 +103,7 @@ def evaluate_videos(videos: Path, name: str, asked: Protocol, workspace: Path, s
     _refuse_floor(name)
     if name in configs.available("methods", workspace):
         raise BenchError(f"--name {name!r} is a method of its own (`bench methods show {name}`); choose another")
-    members = protocol.pairs(protocol.read_clips(asked, workspace), asked)
+    members = protocol.members(asked, workspace)
     matched = matching.match([pair.pair_id for pair in members], matching.videos(videos))
     if not matched.found:
         raise BenchError(
@@ -161,13 +161,14 @@ def evaluate(
 
 def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, settings: Settings) -> Evaluation | None:
     """The noise floor: each set-level metric of generated against real clips, between two disjoint halves of the
-    real ones. None if the protocol has no such metric, or if the very same floor was written before."""
+    real ones. None if the protocol has no such metric or no real clips, or if the very same floor was written before.
+    """
     scores = [
         metric
         for metric in _metrics(asked)
         if metric.level == "set" and {side for side, _ in metric.needs} == {"generated", "real"}
     ]
-    if not scores:
+    if not scores or any(pair.target.still for pair in members):
         return None
     one, other = split_halves(members, asked.seed)
     title = f"Real against real (disjoint halves of {len(one)} and {len(other)} clips)"
@@ -201,7 +202,7 @@ def _written(run: _Run, members: Sequence[Pair]) -> bool:
 
 def split_halves(members: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
     """Two disjoint halves with the same share of each emotion (to within one clip), whatever the order given."""
-    order = sorted(members, key=lambda p: (p.target.emotion, protocol.seeded(seed, "halves", p.pair_id)))
+    order = sorted(members, key=lambda p: (p.emotion, protocol.seeded(seed, "halves", p.pair_id)))
     return order[0::2], order[1::2]
 
 
@@ -242,6 +243,8 @@ def _extract(run: _Run, entries: Sequence[Entry]) -> dict[str, Extracted]:
             pair_id=e.pair.pair_id,
             video=e.video,
             real=source(e.pair.target),
+            num_frames=e.pair.target.num_frames,
+            still=e.pair.target.still,
             reference=source(e.pair.reference) if e.pair.reference else None,
         )
         for e in entries
@@ -305,7 +308,7 @@ def _write(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted], s
             metric_version=metric.version,
             clip_id=pair.pair_id if pair else None,
             identity=pair.target.identity if pair else None,
-            group=pair.target.emotion if pair else None,
+            group=pair.emotion if pair else None,
             value=value if isinstance(value, float) else None,
             error=value if isinstance(value, str) else None,
             n_used=n_used,

@@ -24,6 +24,7 @@ from pipelines.datasets import printable
 
 Need = tuple[Side, str]  # which side of a pair, and the name of an extractor
 
+STILL = "the target is a still portrait with a sound: there is no real video to compare with"
 MAX_SHIFT, MAX_SCALE = 0.25, 1.25  # framing that differs by more is reported; see Framing
 
 
@@ -51,11 +52,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One pair, for a worker. Digests of `real` and `reference` come from the manifest."""
+    """One pair, for a worker. Digests of `real` and `reference` come from the manifest.
+
+    num_frames  of the target; where it is a `still` portrait with a sound there is no real video
+    """
 
     pair_id: str
     video: Path | None
     real: Source
+    num_frames: int
+    still: bool
     reference: Source | None
 
 
@@ -144,23 +150,27 @@ def extract_pair(what: Plan, item: Item) -> Extracted:
     try:
         for path, digest in prepared.items():
             protocol.intact(path, digest, what.dataset)
-        real = survey(item.real, store)
-        done = replace(done, num_frames=real.num_frames)
+        real = None if item.still else survey(item.real, store)
+        expected = item.num_frames if real is None else real.num_frames
+        done = replace(done, num_frames=expected)
         if item.video is not None:
             own = _opened(item.video, item.real)
             done = replace(done, sha256=media.file_sha256(item.video), own_sound=own.audio == own.video)
             seen = survey(own, store)
-            done = replace(done, lengths=(seen.num_frames, real.num_frames))
-            done = replace(done, num_frames=_common_prefix(seen, real))
-            if what.crop_size is None:
+            done = replace(done, lengths=(seen.num_frames, expected))
+            done = replace(done, num_frames=_common_prefix(seen.num_frames, expected))
+            if what.crop_size is None and real is not None:
                 done = replace(done, framing=_framing(seen, real))
-            if what.crop_size is None and seen.size != real.size:
-                raise ViewError(
-                    f"frames of {_by(seen.size)} against {_by(real.size)} of the real clip; give that size, or use "
-                    "a protocol with eval_crop = 'common-detector'"
-                )
-            _extract(what, store, ("generated", "pair"), (own, seen), (item.real, real), done)
-        _extract(what, store, ("real",), (item.real, real), None, done)
+                if seen.size != real.size:
+                    raise ViewError(
+                        f"frames of {_by(seen.size)} against {_by(real.size)} of the real clip; give that size, or use "
+                        "a protocol with eval_crop = 'common-detector'"
+                    )
+            _extract(what, store, ("generated", "pair"), (own, seen), (item.real, real) if real else None, done)
+        if real is None:
+            done.errors.update({need: STILL for need in what.needs if need[0] in ("real", "pair")})
+        else:
+            _extract(what, store, ("real",), (item.real, real), None, done)
         if item.reference is not None and any(side == "reference" for side, _ in what.needs):
             portrait = survey(item.reference, store, num_frames=1)
             _extract(what, store, ("reference",), (item.reference, portrait), None, replace(done, num_frames=1))
@@ -178,7 +188,7 @@ def _extract(
     into: Extracted,
 ) -> None:
     """One pass over one video for every extractor of `sides` that is not stored; fills `into`'s keys and errors."""
-    needs = [need for need in what.needs if need[0] in sides]
+    needs = [need for need in what.needs if need[0] in sides and (real is not None or need[0] != "pair")]
     keys = {need: _key(what, need, own[0], real[0] if real else None, into.num_frames) for need in needs}
     missing = {need: what.extractor(need[1]) for need in needs if store.get(keys[need]) is None}
     results: Mapping[Need, dict[str, NDArray[Any]] | Exception] = {}
@@ -238,14 +248,14 @@ def _opened(video: Path, real: Source) -> Source:
     return Source(video, pictures, real.audio, real.audio_digest)
 
 
-def _common_prefix(own: Survey, real: Survey) -> int:
-    seconds = own.num_frames / FPS, real.num_frames / FPS
+def _common_prefix(own: int, real: int) -> int:
+    seconds = own / FPS, real / FPS
     if abs(seconds[0] - seconds[1]) > MAX_DIFFERENCE + 1e-9:
         raise ViewError(
-            f"lasts {seconds[0]:.2f} s ({own.num_frames} frames at 25 fps), the real clip {seconds[1]:.2f} s "
-            f"({real.num_frames}); up to {MAX_DIFFERENCE} s are forgiven"
+            f"lasts {seconds[0]:.2f} s ({own} frames at 25 fps), the real clip {seconds[1]:.2f} s "
+            f"({real}); up to {MAX_DIFFERENCE} s are forgiven"
         )
-    return min(own.num_frames, real.num_frames)
+    return min(own, real)
 
 
 def _framing(own: Survey, real: Survey) -> Framing | None:

@@ -114,7 +114,7 @@ def generate(
     # Fails here, once, not in every worker.
     generator = _generator(method.generator, json.dumps(method.options, sort_keys=True))
     code = media.file_sha256(Path(inspect.getfile(type(generator))))
-    members = protocol.pairs(protocol.read_clips(asked, workspace), asked)
+    members = protocol.members(asked, workspace)
     to = folder(method.name, asked, workspace)
     writable(to)
     done, todo = {}, []
@@ -151,7 +151,7 @@ def donors(members: Sequence[Pair], seed: int) -> dict[str, Pair]:
     """
     if len(members) < 2:
         raise BenchError("shuffled audio needs at least two pairs")
-    words = [pair.target.sentence or pair.pair_id for pair in members]
+    words = [pair.target.sentence or pair.target.clip_id for pair in members]
     order = sorted(range(len(members)), key=lambda i: (words[i], protocol.seeded(seed, "donor", members[i].pair_id)))
     sentence = np.unique([words[i] for i in order], return_inverse=True)[1]
     person = np.unique([members[i].target.identity for i in order], return_inverse=True)[1]
@@ -176,7 +176,7 @@ def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: str) -
             "reference": pair.reference.sha256 if pair.reference else None,
             "audio": donor.target.audio_sha256,
             "target": target.sha256,
-            "emotion": [target.emotion, target.intensity],
+            "emotion": [pair.prompt, target.intensity],
             "frames": [target.num_frames, target.fps],
             "seed": seed,
         }
@@ -235,6 +235,8 @@ def _request(method: Method, source: Path, job: _Job) -> Request:
         audio = np.resize(audio, round(target.num_frames * target.sample_rate / target.fps))
 
     def target_frames() -> Iterator[NDArray[np.uint8]]:
+        if target.still:
+            raise GeneratorError("there is no real video of a still portrait")
         if method.kind == "method" and method.conditioning == "one-shot":
             raise GeneratorError("a one-shot method asked for the real frames; state conditioning = 'target-pose'")
         return media.read_frames(whole(source / target.video, target.sha256), target.fps)
@@ -243,7 +245,7 @@ def _request(method: Method, source: Path, job: _Job) -> Request:
         reference=protocol.first_frame(whole(source / reference.video, reference.sha256)),
         audio=audio,
         sample_rate=target.sample_rate,
-        emotion=target.emotion,
+        emotion=job.pair.prompt,
         intensity=target.intensity,
         num_frames=target.num_frames,
         fps=target.fps,

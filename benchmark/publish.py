@@ -19,6 +19,7 @@ from leaderboards.tables import Column, Row
 from pipelines.media import atomic_path
 
 ORDER = ("real-halves", "ground-truth")  # then the baselines, then the methods, each by name
+SELF = " [emotion video = target: a video prior sees the ground truth]"
 MOST_REASONS = 5  # a method, in the Markdown; all of them stand in tidy.csv
 
 
@@ -58,7 +59,8 @@ def publish(protocol: str, workspace: Path) -> Published:
     lines = _lines(rows, runs)
     columns = _columns(runs.values())
     table = tables.printed(cells, columns, lines)
-    title = next(iter(runs.values()))["protocol"]["title"]
+    asked = next(iter(runs.values()))["protocol"]
+    title = asked["title"] + (SELF if asked["pairing"].get("emotion_video") == "self" else "")
     markdown = tables.markdown(title, table, _reasons(cells))
     for name, text in (
         ("tidy.csv", tables.tidy(groups)),
@@ -94,7 +96,7 @@ def _run(folder: Path, run_id: str) -> dict[str, Any]:
             for name, metric in record["metrics"].items()
         }
         return {
-            "protocol": {key: record["protocol"][key] for key in ("digest", "title", "columns", "metrics")},
+            "protocol": {key: record["protocol"][key] for key in ("digest", "title", "columns", "metrics", "pairing")},
             "method": {key: record["method"][key] for key in ("title", "kind")},
             "metrics": metrics,
             "extractors": dict(record["extractors"]),

@@ -336,7 +336,11 @@ def test_the_run_record_says_what_stands_behind_the_rows(tmp_path: Path, small: 
 @given(st.permutations(range(9)), st.integers(0, 3))
 def test_halves_are_disjoint_and_share_every_emotion(order: list[int], seed: int) -> None:
     words = ["happy"] * 4 + ["sad"] * 3 + ["angry"] * 2
-    members = [Pair(f"c{i}", row, row, None) for i in range(9) for row in [tiny.clip(f"c{i}", emotion=words[i])]]
+    members = [
+        Pair(f"c{i}", row, row, None, row.emotion, row.emotion)
+        for i in range(9)
+        for row in [tiny.clip(f"c{i}", emotion=words[i])]
+    ]
     one, other = evaluate.split_halves([members[i] for i in order], seed)
     assert (one, other) == evaluate.split_halves(members, seed)
     assert sorted(p.pair_id for p in one + other) == [f"c{i}" for i in range(9)]

@@ -20,7 +20,7 @@ from benchmark.protocol import Pair, Pairing, Protocol
 from pipelines import media
 from reference_models.base import CHUNK, Request
 
-ASKED = Protocol("small", "A small test", "tiny", metrics=(), pairing=Pairing("first-frame"))
+ASKED = Protocol("small", "A small test", "tiny", metrics=(), pairing=Pairing(reference="first-frame"))
 OURS = Method("ours", "Ours", "test_generate:Ours", "none")
 
 
@@ -86,7 +86,7 @@ def test_shuffled_audio_is_another_pairs_sound_cut_to_length(tmp_path: Path) -> 
 )
 def test_every_pair_gets_another_ones_sound_and_each_is_used_once(people: list[tuple[str, str]], seed: int) -> None:
     members = [
-        Pair(row.clip_id, row, row, None)
+        Pair(row.clip_id, row, row, None, row.emotion, row.emotion)
         for i, (who, words) in enumerate(people)
         for row in [clip(f"c{i:02}", who, sentence=words)]
     ]
@@ -103,7 +103,7 @@ def test_every_pair_gets_another_ones_sound_and_each_is_used_once(people: list[t
 def test_one_pair_cannot_be_shuffled() -> None:
     row = clip("only")
     with pytest.raises(BenchError, match="at least two pairs"):
-        generate.donors([Pair("only", row, row, None)], 0)
+        generate.donors([Pair("only", row, row, None, row.emotion, row.emotion)], 0)
 
 
 def test_only_what_is_missing_or_changed_is_made_again(tmp_path: Path) -> None:

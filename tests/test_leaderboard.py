@@ -191,7 +191,7 @@ def published(workspace: Path, method: str, kind: str, rows: list[Result], **cha
     run = f"run-{method}"
     results.write([replace(r, method=method, run_id=run) for r in rows], folder / f"{method}.parquet")
     record = {
-        "protocol": {"digest": "d", "title": "P", "columns": [], "metrics": ["psnr/frame-mean"]},
+        "protocol": {"digest": "d", "title": "P", "columns": [], "metrics": ["psnr/frame-mean"], "pairing": {}},
         "pairs": "same",
         "views": ["survey@1", 2],
         "extractors": {"image-pairs": "image-pairs@1"},

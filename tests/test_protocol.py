@@ -4,14 +4,18 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import tone
 from tiny import PROTOCOL, clip, dataset, people, protocol_file
 
 from benchmark import configs, generate, protocol
 from benchmark.errors import BenchError
-from benchmark.protocol import Pairing, Protocol, Select
+from benchmark.protocol import Pairing, Prepared, Protocol, Select
+from pipelines import manifest, media
 from pipelines.media import MediaError
 
 SMALL = Protocol("small", "A small test", "tiny", metrics=("psnr/frame-mean",))
@@ -118,10 +122,126 @@ def test_the_reference_is_a_neutral_clip_of_the_person_not_the_target_and_other_
 
 
 def test_self_and_first_frame_use_the_target() -> None:
-    asked = replace(SMALL, pairing=Pairing("first-frame", "self"))
+    asked = replace(SMALL, pairing=Pairing(reference="first-frame", emotion_video="self"))
     for pair in protocol.pairs([clip("a_h1", emotion="unlabelled")], asked):
         assert pair.reference is pair.target is pair.emotion_video
         assert pair.error is None
+
+
+EMOTION_ANCHOR = replace(
+    SMALL,
+    select=Select(emotions=("neutral",), levels=(3,)),
+    pairing=Pairing(each="source", emotions=("happy", "neutral", "sad"), reference="source"),
+)
+
+
+def test_each_neutral_source_with_the_sound_of_each_emotion() -> None:
+    rows = [
+        clip("a_n1", "a", "neutral"),
+        clip("a_n2", "a", "neutral"),
+        clip("a_h1", "a", "happy", intensity=1),
+        clip("a_h3", "a", "happy", intensity=3),
+        clip("a_h3b", "a", "happy", intensity=3),
+    ]
+    found = {pair.pair_id: pair for pair in protocol.pairs(rows, EMOTION_ANCHOR)}
+    assert list(found) == [f"a_n{k}--{e}" for k in (1, 2) for e in ("happy", "neutral", "sad")]
+    happy = found["a_n1--happy"]
+    assert happy.reference is not None
+    assert happy.reference.clip_id == "a_n1"
+    assert happy.target.clip_id in ("a_h3", "a_h3b")  # of the level that is selected
+    assert happy.emotion_video is not None
+    assert {happy.target.clip_id, happy.emotion_video.clip_id} == {"a_h3", "a_h3b"}
+    assert (happy.emotion, happy.prompt, happy.error) == ("happy", "happy", None)
+    assert found["a_n1--neutral"].target.clip_id == "a_n2"  # another sound than the source's own
+    assert found["a_n1--sad"].error == "no sad clip of a (test, front) to take the sound from"
+
+
+def test_portraits_take_a_random_video_of_each_emotion() -> None:
+    pairing = Pairing("portrait", ("happy", "sad"), "first-frame", "random", "mead")
+    asked = replace(SMALL, pairing=pairing)
+    faces = [clip(f"p{k}", f"p{k}", "unlabelled", video=f"p{k}.png", intensity=None) for k in range(8)]
+    shows = [clip(f"m_h{k}", "m", "happy", dataset="mead") for k in range(8)]
+    shows.append(clip("m_h_train", "m", "happy", split="train"))
+    found = protocol.pairs(faces, asked, shows)
+    assert [pair.pair_id for pair in found] == [f"p{k}--{e}" for k in range(8) for e in ("happy", "sad")]
+    assert all(pair.reference is pair.target and pair.target.still for pair in found)
+    assert {pair.emotion for pair in found} == {"happy", "sad"}
+    drawn = [pair.emotion_video.clip_id for pair in found if pair.emotion_video]
+    assert len(drawn) == 8
+    assert len(set(drawn)) > 1
+    assert "m_h_train" not in drawn
+    assert {pair.error for pair in found if pair.emotion == "sad"} == {"no sad clip in mead (test, front)"}
+    assert found == protocol.pairs(faces[::-1], asked, shows[::-1])
+
+
+def test_a_neutral_prompt_does_not_label_the_clip() -> None:
+    asked = replace(SMALL, pairing=Pairing(reference="first-frame", emotion_video="self", prompt="neutral"))
+    (pair,) = protocol.pairs([clip("a", emotion="unlabelled")], asked)
+    assert (pair.prompt, pair.emotion) == ("neutral", "unlabelled")
+
+
+@pytest.mark.parametrize(
+    ("pairing", "message"),
+    [
+        ('each = "source"', "pairing.emotions goes with each"),
+        ('emotions = ["happy"]', "pairing.emotions goes with each"),
+        ('each = "source"\nemotions = ["hapy"]', "'hapy'; did you mean 'happy'"),
+        ('emotion_video = "random"', "emotion_dataset goes with emotion_video = 'random'"),
+        ('emotion_dataset = "mead"', "emotion_dataset goes with emotion_video = 'random'"),
+        ('reference = "source"', "reference = 'source' goes with each = 'source'"),
+        ('each = "portrait"\nemotions = ["happy"]', "each = 'portrait' goes with reference = 'first-frame'"),
+    ],
+)
+def test_pairings_that_contradict_themselves(tmp_path: Path, pairing: str, message: str) -> None:
+    path = protocol_file(tmp_path, f"{PROTOCOL}\n[pairing]\n{pairing}\n")
+    with pytest.raises(BenchError, match=message) as caught:
+        protocol.load(str(path), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_papers_protocols_say_how_to_prepare(tmp_path: Path) -> None:
+    names = [name for name in configs.shipped("protocols") if name != "demo"]
+    assert len(names) == 6
+    for name in names:
+        asked = protocol.load(name, tmp_path)
+        command = asked.prepared.command(asked.dataset)
+        assert command in (Path(protocol.__file__).parent / "protocols" / f"{name}.toml").read_text()
+        with pytest.raises(BenchError, match=f"no such manifest; `{command}` makes it"):
+            protocol.members(asked, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("prepared", "message"),
+    [
+        (Prepared(split="eat-mead"), "has split of which no split.json tells, expected eat-mead; `bench prepare tiny"),
+        (Prepared(crop="portrait"), "has crop square, expected portrait"),
+        (Prepared(size=512), "has size 48, expected 512"),
+        (Prepared(dataset="mead"), "has dataset tiny, expected mead"),
+    ],
+)
+def test_data_prepared_otherwise_is_refused(tmp_path: Path, prepared: Prepared, message: str) -> None:
+    dataset(tmp_path, people("a"), frames=3)
+    with pytest.raises(BenchError, match=message):
+        protocol.read_clips(replace(SMALL, prepared=prepared), tmp_path)
+
+
+def test_export_of_portraits(tmp_path: Path) -> None:
+    dataset(tmp_path, people("a"), frames=3)
+    folder = tmp_path / "data" / "faces"
+    media.write_png(folder / "p.png", np.full((48, 64, 3), 90, np.uint8))
+    media.write_wav(folder / "p.wav", tone(0.4))
+    row = clip("p", "p", "unlabelled", dataset="faces", video="p.png", num_frames=10, intensity=None)
+    digests = {"sha256": media.file_sha256(folder / "p.png"), "audio_sha256": media.file_sha256(folder / "p.wav")}
+    manifest.write([replace(row, **digests)], folder / "manifest.parquet")
+    asked = replace(SMALL, dataset="faces", pairing=Pairing("portrait", ("happy",), "first-frame", "random", "tiny"))
+    (line,) = protocol.export(asked, tmp_path, tmp_path / "out")
+    assert (line["pair_id"], line["emotion"], line["target_video"], line["error"]) == ("p--happy", "happy", "", "")
+    assert line["emotion_video"].startswith("videos/a_happy_")
+    assert line["num_frames"] == "10"
+    assert (tmp_path / "out" / line["emotion_video"]).is_file()
+    picture = cv2.imread(str(tmp_path / "out" / line["reference"]))
+    assert picture.shape == (48, 64, 3)
+    assert np.all(picture == 90)
 
 
 def test_levels_hold_for_emotional_clips_only() -> None:
