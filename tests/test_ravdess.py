@@ -110,6 +110,7 @@ def test_a_performance_in_each_modality(tmp_path: Path) -> None:
         ("Video_Speech_Actor_01.zip", "unrecognised"),
         ("copy/01-01-08-01-01-01-01.mp4", "duplicate"),
         ("02-01-08-01-01-01-01.mp4", "duplicate"),
+        ("0/02-01-08-01-01-01-01.mp4", "duplicate"),
         ("03-01-07-01-01-01-01.wav", "no_video"),
         (".DS_Store", "hidden"),
         (os.fsdecode(b"caf\xe9/01-01-03-01-01-01-01.mp4"), "path"),

@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pipelines.datasets import DatasetError, Finding, Index, Source, printable, walk
 from pipelines.manifest import Rejected
@@ -162,7 +162,9 @@ def examine(root: Path, index: Index, *, digests: bool) -> Iterator[Finding]:
     yield from _joins(index.sources, metadata, tree.metadata)
     for source in index.sources:
         if source.clip_id in DEFECTS:
-            yield Finding("note", "published_defect", source.video, f"as published: {DEFECTS[source.clip_id]}")
+            yield Finding(
+                "note", "published_defect", printable(source.video), f"as published: {DEFECTS[source.clip_id]}"
+            )
     yield from _conflicts(index.sources, listed)
     yield from _capped("size", _sizes(root, tree, listed))
     if digests:
@@ -456,8 +458,8 @@ def _conflicts(sources: Iterable[Source], listed: Listed) -> Iterator[Finding]:
             fate = "prepare keeps every one of them under its own label"
         elif used := [stem for stem in here if beside[stem] in paths]:
             fate = (
-                "prepare takes the sound of the video file when it has a track, else this file, "
-                f"with the wrong label for all but one of: {', '.join(used)}"
+                "prepare takes the sound of the video file when it has a track, else this file: "
+                f"in doubt are then {', '.join(used)}"
             )
         else:
             fate = "prepare does not use it: it takes the sound of the video file when it has a track, else the WAV"
@@ -465,7 +467,7 @@ def _conflicts(sources: Iterable[Source], listed: Listed) -> Iterator[Finding]:
             "at most one label is right" if len({s[:4] for s in stems}) == 1 else "of several actors: silence, likely"
         )
         detail = f"as published: the same bytes are {_some(stems)} ({cause}); {fate}"
-        yield Finding("note", "conflicting_labels", min(paths), detail)
+        yield Finding("note", "conflicting_labels", printable(min(paths)), detail)
 
 
 def _media(tree: _Tree) -> list[str]:
@@ -480,7 +482,7 @@ def _sizes(root: Path, tree: _Tree, listed: Listed) -> Iterator[Finding]:
             continue
         if path in listed and size != listed[path][1]:
             detail = f"{size} bytes, {listed[path][1]} published: cut off, converted or a Git LFS pointer"
-            yield Finding("warning", "size", path, detail)
+            yield Finding("warning", "size", printable(path), detail)
 
 
 def _digests(root: Path, tree: _Tree, listed: Listed, sources: Iterable[Source]) -> Iterator[Finding]:
@@ -493,15 +495,16 @@ def _digests(root: Path, tree: _Tree, listed: Listed, sources: Iterable[Source])
         try:
             digest = file_sha256(root / path)
         except OSError as error:
-            yield Finding("warning", "digest", path, f"cannot be read ({error.strerror})")
+            yield Finding("warning", "digest", printable(path), f"cannot be read ({error.strerror})")
             continue
         names = published.get(digest, [])
         if names and Path(path).stem not in {Path(name).stem for name in names}:
             detail = f"its bytes were published as {_some(names)}: a wrong name"
-            mislabelled.append(Finding("fatal" if path in taken else "warning", "conflicting_labels", path, detail))
+            severity: Literal["fatal", "warning"] = "fatal" if path in taken else "warning"
+            mislabelled.append(Finding(severity, "conflicting_labels", printable(path), detail))
         elif path in listed and digest != listed[path][0]:
             detail = f"SHA-256 {digest[:12]}..., {listed[path][0][:12]}... published: converted or damaged"
-            differing.append(Finding("warning", "digest", path, detail))
+            differing.append(Finding("warning", "digest", printable(path), detail))
     yield from mislabelled
     yield from _capped("digest", differing)
 
@@ -514,5 +517,5 @@ def _capped(check: str, findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def _some(names: Iterable[str], count: int = 6) -> str:
-    names = list(names)
+    names = [printable(name) for name in names]
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

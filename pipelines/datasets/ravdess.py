@@ -94,14 +94,14 @@ def examine(root: Path, index: Index, *, digests: bool) -> Iterator[Finding]:
         channel = source.extra["vocal_channel"]
         if source.audio is None and source.clip_id.startswith("02"):
             detail = "video alone (02), and its sound (03) is not in the tree: prepare rejects it as no_audio"
-            yield Finding("fatal", "no_sound", source.video, detail)
+            yield Finding("fatal", "no_sound", printable(source.video), detail)
         if cell not in _cells(source.identity, channel):
             detail = f"no {channel} of {source.emotion} by {source.identity} was published: renamed?"
-            yield Finding("warning", "unpublished", source.video, detail)
+            yield Finding("warning", "unpublished", printable(source.video), detail)
         folders = {match[1] for part in source.video.split("/")[:-1] if (match := _FOLDER.fullmatch(part))}
         if wrong := sorted(folders - {source.identity[-2:]}):
             detail = f"a file of {source.identity} in the folder of Actor_{wrong[0]}: the name is believed"
-            yield Finding("warning", "folder", source.video, detail)
+            yield Finding("warning", "folder", printable(source.video), detail)
 
 
 def _problem(parts: tuple[str, ...]) -> tuple[str, str] | None:
