@@ -27,12 +27,14 @@ class Cut:
     start, end   s after the first frame; None is its end
     box          (left, top, width, height) in pixels; None is the whole picture
     lines        height in pixels of the picture for which `box` holds; None: any
+    fractions    instead of `box`: (left, top, width, height) as shares of the picture's width and height, in [0, 1]
     """
 
     start: float = 0.0
     end: float | None = None
     box: tuple[int, int, int, int] | None = None
     lines: int | None = None
+    fractions: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
