@@ -195,7 +195,7 @@ def _riff(file: BinaryIO, size: int) -> str | None:
     position = 0
     while position + 12 <= size:
         file.seek(position)
-        name, length = struct.unpack("<4sI", file.read(8))
+        name, length, form = struct.unpack("<4sI4s", file.read(12))
         if name != b"RIFF" or length in _UNKNOWN:
             return None
         end = position + 8 + length
@@ -209,7 +209,7 @@ def _riff(file: BinaryIO, size: int) -> str | None:
             if inner > size:
                 return f"its {_code(chunk)} chunk ends at byte {inner}, the file at {size}"
             inner += inside % 2
-        if end > size + 8:  # some programs count the header too
+        if end > size + (0 if form == b"WEBP" else 8):  # some programs count the header too
             return f"its RIFF header promises {end} bytes, the file has {size}"
         position = end + length % 2
     return None if position else f"the file ends within its RIFF header, at byte {size}"
@@ -251,7 +251,7 @@ def _flv(file: BinaryIO, size: int) -> str | None:
     tag = file.read(11)
     seconds = int.from_bytes(tag[7:8] + tag[4:7], "big") / 1000
     promised = _metadata(head, b"duration")
-    if promised > seconds + max(1.0, 0.05 * promised):
+    if promised > seconds + max(0.5, 0.05 * promised):
         return f"its metadata promise {promised:.2f} s, its last tag is at {seconds:.2f} s"
     return None
 

@@ -82,7 +82,8 @@ def examine(root: Path, index: Index, *, digests: bool) -> Iterator[Finding]:
     yield from _gaps(takes)
     with_sound = {source.identity for source in index.sources if source.audio is not None}
     for identity in sorted({source.identity for source in index.sources} - with_sound):
-        yield Finding("warning", "audio_folder", f"{identity}/audio", "no sound file of this person: only what the videos hold")
+        detail = "no sound file of this person: only what the videos hold"
+        yield Finding("warning", "audio_folder", f"{identity}/audio", detail)
 
 
 def _views(sources: list[Source]) -> Iterator[Finding]:
