@@ -123,23 +123,23 @@ def _box(cut: Cut, width: int, height: int) -> media.Box | None:
 
 
 def sound(row: Row) -> Row:
-    """The sound, from the video file or the file beside it, on the clock of the video."""
+    """The sound on the clock of the video: of its own track, or the file beside it where that is missing or silent."""
     source: Source = row["source"]
     info: media.Probe = row["info"]
     cut: Cut = row["cut"]
     seconds = None if cut.end is None else cut.end - cut.start
-    if info.has_audio:
-        audio, start = media.read_audio_at(row["path"], origin=info.start, start=cut.start, seconds=seconds)
-    elif source.audio is not None:
-        path = row["root"] / source.audio
-        audio, start = media.read_audio_at(path, origin=info.start, start=cut.start, seconds=seconds)
-    else:
+    paths = [row["path"]] if info.has_audio else []
+    paths += [row["root"] / source.audio] if source.audio is not None else []
+    if not paths:
         raise Reject("no_audio", "the video has no audio track, and there is no audio file of that take")
-    level = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if len(audio) else 0.0
-    if level < SILENCE:
-        decibel = f"{20 * np.log10(level):.0f} dB" if level > 0 else "digital silence"
-        raise Reject("silent_audio", f"the sound is silent (RMS {decibel} of full scale)")
-    return row | {"audio": audio, "av_start": max(start, 0.0) if cut.start else start}
+    level = 0.0
+    for path in paths:
+        audio, start = media.read_audio_at(path, origin=info.start, start=cut.start, seconds=seconds)
+        level = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if len(audio) else 0.0
+        if level >= SILENCE:
+            return row | {"audio": audio, "av_start": max(start, 0.0) if cut.start else start}
+    decibel = f"{20 * np.log10(level):.0f} dB" if level > 0 else "digital silence"
+    raise Reject("silent_audio", f"the sound is silent (RMS {decibel} of full scale)")
 
 
 def faces(row: Row) -> Row:
