@@ -19,8 +19,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from pipelines.datasets import Cut, DatasetError, Finding, Index, Source, printable, walk
 from pipelines.manifest import UNLABELLED, Rejected
@@ -37,7 +40,7 @@ _FLAT = re.compile(rf"{_ID}_{_YOUTUBE}_{_TAKE}")
 _PARTS = re.compile(rf"{_ID}#{_YOUTUBE}#([0-9]{{5,6}})(?:\.txt)?#([0-9]{{3,6}})")
 _COLUMNS = ("FRAME", "X", "Y", "W", "H")
 _WIDEST = 2.0  # a box of more than twice the picture's width or height is in pixels
-_HUGE = 1e6  # beyond any picture; NaN is not below it either
+_HUGE = 1e8  # beyond any video and picture; NaN is not below it either
 _GRAMMAR = "[dev|test/]mp4/<id#####>/<YouTube id>/<#####>.mp4"
 
 
@@ -99,30 +102,26 @@ def read_utterance(data: bytes) -> Utterance:
     missing += [name for name in _COLUMNS if name not in columns]
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}")
-    places = [columns.index(name) for name in _COLUMNS]
-    frames: list[int] = []
-    boxes: list[tuple[float, ...]] = []
+    pick = itemgetter(*(columns.index(name) for name in _COLUMNS))
+    table: list[tuple[float, ...]] = []
     for row in rows:
-        cells = [cell.strip() for cell in row.split("\t")]
-        if not any(cells):
-            continue
-        try:
-            frame, *box = (cells[place] for place in places)
-            frames.append(int(frame) if re.fullmatch(r"[0-9]{1,8}", frame) else -1)
-            boxes.append(tuple(map(float, box)))
-        except (ValueError, IndexError):
-            raise ValueError(f"{printable(row[:60])!r} is no frame and box") from None
-        if frames[-1] < 0 or frames[-1:] <= frames[-2:-1] or not all(abs(v) < _HUGE for v in boxes[-1]):
-            raise ValueError(f"{printable(row[:60])!r}: frames are counted up from 0, and boxes are finite")
-        if min(boxes[-1][2:]) <= 0:
-            raise ValueError(f"{printable(row[:60])!r} is an empty box")
-    if not frames:
+        if row.strip():
+            try:
+                table.append(tuple(map(float, pick(row.split("\t")))))
+            except (ValueError, IndexError):
+                raise ValueError(f"{printable(row[:60])!r} is no frame and box") from None
+    if not table:
         raise ValueError("no frame")
-    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    right, bottom = max(x + w for x, _, w, _ in boxes), max(y + h for _, y, _, h in boxes)
-    fractions = max(max(box[2:]) for box in boxes) <= _WIDEST
-    union = (left, top, right - left, bottom - top)
-    return Utterance(header["Identity"], header["Reference"], frames[0], frames[-1], union, fractions)
+    values = np.array(table)  # (n, 5)
+    frames, sizes = values[:, 0], values[:, 3:]
+    if not (np.abs(values) < _HUGE).all() or (frames % 1).any() or frames[0] < 0 or (np.diff(frames) <= 0).any():
+        raise ValueError("expected frames counted up from 0 and boxes of finite numbers")
+    if sizes.min() <= 0:
+        raise ValueError("a box without width or height")
+    (left, top), (right, bottom) = values[:, 1:3].min(axis=0), (values[:, 1:3] + sizes).max(axis=0)
+    union = (float(left), float(top), float(right - left), float(bottom - top))
+    fractions = bool(sizes.max() <= _WIDEST)
+    return Utterance(header["Identity"], header["Reference"], int(frames[0]), int(frames[-1]), union, fractions)
 
 
 def index(root: Path) -> Index:
