@@ -32,12 +32,12 @@ BATCH = 64  # files an item of the engine: a file takes about a millisecond
 ENDS = 64 << 10  # bytes at either end of a file that are compared before all of it is
 EXAMPLES = 5
 TOLERANCE = 0.5  # s between what headers say and what is there
-# Reasons of an index for files that are no recording of the dataset, or stand for one that is prepared anyway. Any
-# other reason of a media file is a recording that will be lost: its name, folder or file is at fault.
-HARMLESS = {"hidden", "unrecognised", "suffix", "duplicate", "link_loop", "too_deep", "no_video"}
+# Reasons of an index for files that are no recording of the dataset, stand for one that is prepared anyway, or are
+# only listed. Any other reason of a media file is a recording that will be lost: name, folder or file is at fault.
+HARMLESS = {"hidden", "unrecognised", "suffix", "duplicate", "link_loop", "too_deep", "no_video", "not_there"}
 MEDIA_SUFFIXES = {
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".flv", ".mpg", ".mpeg", ".wav", ".m4a", ".aac", ".mp3", ".flac",
-    ".ogg", *headers.STILL_SUFFIXES,
+    ".ogg", *datasets.IMAGE_SUFFIXES,
 }  # fmt: skip
 
 Answer = TypeVar("Answer")
@@ -98,7 +98,7 @@ def write(findings: Iterable[Finding], path: Path) -> None:
 def report(diagnosis: Diagnosis, path: Path) -> str:
     """The findings as text: by severity and check, with a few examples each; `path` is the file that has them all."""
     lines = []
-    counts = Counter(finding.severity for finding in diagnosis.findings)
+    counts = Counter[str](finding.severity for finding in diagnosis.findings)
     groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in diagnosis.findings:
         groups[finding.severity, finding.check].append(finding)
@@ -113,12 +113,13 @@ def report(diagnosis: Diagnosis, path: Path) -> str:
 
 
 def _labels(sources: Iterable[Source]) -> dict[str, set[Label]]:
-    """Every file that a source names, with what it is said to show."""
+    """Every file that a source names, with what it is said to show. The sound beside a portrait is anybody's."""
     labels: dict[str, set[Label]] = defaultdict(set)
     for source in sources:
-        for path in (source.video, source.audio):
-            if path is not None:
-                labels[path].add((source.identity, source.emotion, source.intensity))
+        labels[source.video].add((source.identity, source.emotion, source.intensity))
+        if source.audio is not None:
+            voice = "" if source.still else source.identity
+            labels[source.audio].add((voice, source.emotion, source.intensity))
     return labels
 
 
@@ -203,7 +204,7 @@ def _unlike_the_rest(sources: Iterable[Source], seen: dict[str, Headers | Fault]
     by_view: dict[str, dict[str, Headers]] = defaultdict(dict)
     for source in sources:
         found = seen[source.video]
-        if isinstance(found, Headers) and Path(source.video).suffix.lower() not in headers.STILL_SUFFIXES:
+        if isinstance(found, Headers) and not source.still:
             by_view[source.view][source.video] = found
     for view, files in sorted(by_view.items()):
         # 30 and 29.97 frames a second are alike here: MEAD's own files average anything between.
@@ -266,16 +267,12 @@ def _same_bytes(
         digest = partial(_digests, root=root.absolute(), whole=whole)
         answers = dict(_each(digest, suspects, workers, title))
         groups = _alike({path: answer for path, answer in answers.items() if isinstance(answer, str)})
-    notes = [f.item for f in own if (f.severity, f.check) == ("note", "conflicting_labels")]
-    published = {name for item in notes for name in (item, Path(item).stem)}
+    # A dataset's note names one of the files, by a path of the published list that need not be that of the tree.
+    published = {Path(f.item).name for f in own if (f.severity, f.check) == ("note", "conflicting_labels")}
     read = {path for source in sources for path in _read_by_prepare(source, seen)}
-    clips: dict[str, set[str]] = defaultdict(set)
-    for source in sources:
-        for path in (source.video, source.audio):
-            clips[str(path)].update((source.clip_id, source.video, str(source.audio)))
     for group in groups:
-        one_label = len(set().union(*(labels[path] for path in group))) == 1
-        known = any(clips[path] & published for path in group)
+        one_label = len({frozenset(labels[path]) for path in group}) == 1
+        known = any(Path(path).name in published for path in group)
         for path in group:
             others = [printable(other) for other in group if other != path]
             shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import av
 from av.error import FFmpegError
 
+from pipelines.datasets import IMAGE_SUFFIXES
 from pipelines.media import MediaError
 
-STILL_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 _HEAD = 64 << 10
 # Whatever a file's headers say, nothing but that file is opened; `none` is the name of no decoder.
 _OPTIONS = {"protocol_whitelist": "file", "codec_whitelist": "none", "probesize": str(_HEAD)}
@@ -49,7 +49,7 @@ class Headers:
 
 
 def read(path: Path) -> Headers:
-    """The headers of a video, a sound or a still picture (by its suffix: PNG, JPEG, WebP; only size and codec).
+    """The headers of a video, a sound or a still picture (by its suffix; of that only codec and size).
 
     Raises MediaError: missing, unreadable, empty, lfs_pointer, truncated, not_media.
     """
@@ -65,7 +65,7 @@ def read(path: Path) -> Headers:
                 raise MediaError("lfs_pointer", f"{path}: a git-lfs pointer, not media; run `git lfs pull`")
             if shortfall := truncation(file):
                 raise MediaError("truncated", f"{path}: {shortfall}")
-            if path.suffix.lower() in STILL_SUFFIXES:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
                 codec, width, height = _still(head, path)
                 return Headers(size, codec, width, height)
             stated = _stated_size(file, head)
@@ -153,6 +153,7 @@ def truncation(file: BinaryIO) -> str | None:
         (head[:4] == b"\x1a\x45\xdf\xa3", _matroska),
         (head[:8] == b"\x89PNG\r\n\x1a\n", _png),
         (head[:3] == b"\xff\xd8\xff", _jpeg),
+        (head[:2] == b"BM" and head[6:10] == bytes(4), _bmp),
     )
     return next((check(file, size) for fits, check in checks if fits), None)
 
@@ -172,7 +173,7 @@ def _box(file: BinaryIO, start: int, end: int) -> tuple[bytes, int, int]:
 
 
 def _bmff(file: BinaryIO, size: int) -> str | None:
-    position, kinds = 0, set()
+    position, kinds = 0, set[bytes]()
     while position < size:
         whole = {b"moov", b"mdat"} <= kinds
         if position + 8 > size:
@@ -295,6 +296,12 @@ def _jpeg(file: BinaryIO, size: int) -> str | None:
     return None if b"\xff\xd9" in file.read() else "no end-of-image marker: its end is missing"
 
 
+def _bmp(file: BinaryIO, size: int) -> str | None:
+    file.seek(2)
+    promised = int.from_bytes(file.read(4), "little")
+    return f"its header promises {promised} bytes, the file has {size}" if promised > size else None
+
+
 def _still(head: bytes, path: Path) -> tuple[str, int, int]:
     """(codec, width, height) of a picture from its first bytes."""
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
@@ -303,7 +310,10 @@ def _still(head: bytes, path: Path) -> tuple[str, int, int]:
         return "webp", *_webp(head)
     if head[:3] == b"\xff\xd8\xff":
         return "jpeg", *_frame_header(head)
-    raise MediaError("not_media", f"{path}: neither PNG, JPEG nor WebP")
+    if head[:2] == b"BM" and len(head) >= 26:  # upside down where the height is negative
+        width, height = struct.unpack("<ii", head[18:26])
+        return "bmp", abs(width), abs(height)
+    raise MediaError("not_media", f"{path}: neither PNG, JPEG, WebP nor BMP")
 
 
 def _webp(head: bytes) -> tuple[int, int]:

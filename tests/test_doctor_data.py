@@ -23,7 +23,7 @@ from samples import tone
 from benchmark import doctor_data
 from benchmark.cli import bench
 from pipelines import headers, media
-from pipelines.datasets import Cut, Finding, Index, Source, mead
+from pipelines.datasets import IMAGE_SUFFIXES, Cut, Finding, Index, Source, mead
 from pipelines.headers import Headers
 from pipelines.media import MediaError
 
@@ -72,13 +72,13 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     encode(folder / "a.mkv", "libx264", "aac")
     media.write_wav(folder / "a.wav", tone(1))
     photo = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    for suffix in (".png", ".jpg", ".webp"):
+    for suffix in (".png", ".jpg", ".webp", ".bmp"):
         cv2.imwrite(str(folder / f"a{suffix}"), photo)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-NAMES = ("a.avi", "a.jpg", "a.mkv", "a.mov", "a.png", "a.wav", "a.webp", "h264.flv", "moov-first.mp4", "moov-last.mp4",
-         "part2.mp4", "sorenson.flv")  # fmt: skip
+NAMES = ("a.avi", "a.bmp", "a.jpg", "a.mkv", "a.mov", "a.png", "a.wav", "a.webp", "h264.flv", "moov-first.mp4",
+         "moov-last.mp4", "part2.mp4", "sorenson.flv")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,7 +92,7 @@ def test_a_cut_file_is_reported_and_the_whole_one_is_not(
     if path.suffix == ".wav":
         assert (found.video, found.audio, found.audio_rate) == ("", "pcm_s16le", 16_000)
         assert found.duration == pytest.approx(1)
-    elif path.suffix in headers.STILL_SUFFIXES:
+    elif path.suffix in IMAGE_SUFFIXES:
         assert (found.width, found.height, found.audio) == (64, 48, "")
     else:
         assert (found.width, found.height, found.fps) == (128, 96, 25)
@@ -191,7 +191,7 @@ REAL = ("mead/M003/video/front/disgusted/level_1/015.mp4", "mead/M030/video/fron
 def test_real_files_are_whole(real: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     path = real(name)
     found = headers.read(path)
-    if found.video and path.suffix not in headers.STILL_SUFFIXES:
+    if found.video and path.suffix not in IMAGE_SUFFIXES:
         probed = media.probe(path)
         assert (found.width, found.height) == (probed.width, probed.height)
         assert found.fps == pytest.approx(probed.fps)
@@ -256,10 +256,6 @@ def sound_tree(root: Path, takes: range = range(1, 4)) -> Path:
         encode(root / CELL / f"{take:03}.mp4", "libx264", seed=take)
         media.write_wav(root / f"M003/audio/angry/level_1/{take:03}.wav", tone(1, hertz=200 + take))
     return root
-
-
-def found(root: Path, check: str, **options: Any) -> list[Finding]:
-    return [f for f in doctor_data.examine("mead", root, **options).findings if f.check == check]
 
 
 def test_every_planted_defect_is_named(containers: dict[str, bytes], tmp_path: Path) -> None:
@@ -361,18 +357,19 @@ def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_equal_size_alone_is_no_duplicate(tmp_path: Path) -> None:
-    root = sound_tree(tmp_path)
-    first, second = (root / f"M003/audio/angry/level_1/00{k}.wav" for k in (1, 2))
-    assert first.stat().st_size == second.stat().st_size
-    assert not found(root, "duplicate")
+    root = sound_tree(tmp_path, range(1, 7))
+    sounds = [root / f"M003/audio/angry/level_1/{k:03}.wav" for k in range(1, 7)]
     big = bytearray(np.random.default_rng(0).bytes(400_000))
-    for k, path in enumerate((first, second)):
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)
+    for k, path in enumerate(sounds[2:4]):
         big[200_000] = k  # the same ends, another middle
-        path.write_bytes(b"RIFF" + struct.pack("<I", 36 + len(big)) + b"WAVEfmt " + struct.pack(
-            "<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16) + b"data" + struct.pack("<I", len(big)) + big)  # fmt: skip
-    assert not found(root, "duplicate")
-    second.write_bytes(first.read_bytes())
-    assert [f.item for f in found(root, "duplicate")] == [str(p.relative_to(root)) for p in (first, second)]
+        path.write_bytes(struct.pack("<4sI4s", b"RIFF", 36 + len(big), b"WAVE") + form)
+        with path.open("ab") as file:
+            file.write(struct.pack("<4sI", b"data", len(big)) + big)
+    shutil.copy(sounds[4], sounds[5])
+    assert len({path.stat().st_size for path in sounds}) == 2
+    findings = doctor_data.examine("mead", root).findings
+    assert [f.item for f in findings if f.check == "duplicate"] == [str(p.relative_to(root)) for p in sounds[4:]]
 
 
 def source(take: str, **changed: Any) -> Source:
@@ -387,9 +384,33 @@ def test_a_conflict_that_was_published_is_a_note(tmp_path: Path) -> None:
         (tmp_path / one.video).write_bytes(b"x" * 100)
     seen: dict[str, Any] = {one.video: Headers(100, "h264", audio="aac") for one in sources}
     labels = doctor_data._labels(sources)
-    for own, severity in (([], "fatal"), ([Finding("note", "conflicting_labels", "b.mp4", "as published")], "note")):
+    for own, severity in (
+        ([], "fatal"),
+        ([Finding("note", "conflicting_labels", "elsewhere/b.mp4", "as published")], "note"),
+    ):
         same = list(doctor_data._same_bytes(sources, labels, seen, tmp_path, own, 1))
         assert [(f.severity, f.item) for f in same] == [(severity, "a.mp4"), (severity, "b.mp4")]
+
+
+def test_portraits_are_headers_too(tmp_path: Path) -> None:
+    """A sound beside two portraits is nobody's label; a picture under two names is two labels of one person."""
+    for name in ("images", "audio"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("ann.png", "bob.jpg", "cy.webp", "dora.png"):
+        cv2.imwrite(str(tmp_path / "images" / name), rng.integers(0, 255, (64, 64, 3), np.uint8))
+    torn = tmp_path / "images/bob.jpg"
+    torn.write_bytes(torn.read_bytes()[:-50])
+    shutil.copy(tmp_path / "images/ann.png", tmp_path / "images/eve.png")
+    for name, hertz in (("a.wav", 200), ("b.wav", 200), ("c.wav", 300)):
+        media.write_wav(tmp_path / "audio" / name, tone(1, hertz=hertz))
+    findings = doctor_data.examine("portraits", tmp_path).findings
+    fatal = {(f.check, f.item.rsplit("/", 1)[-1]) for f in findings if f.severity == "fatal"}
+    both = {("conflicting_labels", "ann.png"), ("conflicting_labels", "eve.png")}
+    assert fatal == {("truncated", "bob.jpg"), *both}
+    named = {f.item.rsplit("/", 1)[-1] for f in findings if f.check == "duplicate"}
+    assert named <= {"a.wav", "b.wav"}
+    assert not [f for f in findings if f.check in ("fps", "resolution", "length", "no_audio")]
 
 
 def test_cuts_outside_the_recording() -> None:
