@@ -25,7 +25,7 @@ from pipelines.datasets import printable
 from reference_models.base import CHUNK, Generator, Request
 
 RECORD_VERSION = 1
-ENCODER = 1  # raise when pipelines.media.write_video writes otherwise: videos are then made again
+ENCODER = 2  # raise when pipelines.media.write_video writes otherwise: videos are then made again
 DAY = 86_400  # s
 
 

@@ -34,7 +34,7 @@ from pipelines.manifest import Clip, Rejected
 from pipelines.splits import Card
 from pipelines.stages import Reject, Settings, prepare_clip
 
-FORMAT = 1  # raised when clips of an earlier version of this code must be made anew
+FORMAT = 2  # raised when clips of an earlier version of this code must be made anew
 # What says that the output, not a raw file, is at fault: every later clip would fail alike.
 OUTPUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
 

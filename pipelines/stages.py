@@ -115,6 +115,10 @@ def _box(cut: Cut, width: int, height: int) -> media.Box | None:
     if cut.lines is not None and cut.lines != height:
         raise Reject("resolution", f"the crop holds for {cut.lines} lines, the video has {height}")
     box = cut.box
+    if cut.fractions is not None:
+        left, top, wide, high = cut.fractions
+        right, bottom = min(round((left + wide) * width), width), min(round((top + high) * height), height)
+        box = (round(left * width), round(top * height), right - round(left * width), bottom - round(top * height))
     if box is not None and not (
         min(box) >= 0 and min(box[2:]) > 0 and box[0] + box[2] <= width and box[1] + box[3] <= height
     ):

@@ -131,5 +131,11 @@ def test_what_a_list_may_get_wrong_is_a_reason(film: Path, tmp_path: Path, cut: 
     assert "\n" not in str(caught.value)
 
 
+def test_fractions_are_of_the_picture(film: Path, tmp_path: Path) -> None:
+    pixels = prepared(film, tmp_path / "a", Cut(1.0, 1.4, (128, 0, 256, 256), 256))
+    shares = prepared(film, tmp_path / "b", Cut(1.0, 1.4, fractions=(1 / 3, 0.0, 2 / 3, 1.0)))
+    assert pixels.sha256 == shares.sha256
+
+
 def test_half_a_second_beyond_the_end_is_forgiven(film: Path, tmp_path: Path) -> None:
     assert prepared(film, tmp_path, Cut(1.0, 3.3)).num_frames == 50

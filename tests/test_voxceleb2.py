@@ -93,7 +93,9 @@ def test_a_cut_of_a_full_video(tmp_path: Path) -> None:
     assert source.cut is not None
     assert (source.cut.start, source.cut.end) == (4.0, 6.0)  # frames 100 to 149 at 25 fps, the last one too
     assert (source.cut.box, source.cut.lines) == (None, None)
-    assert source.cut.fractions == pytest.approx((0.28, 0.20, 0.30, 0.41), abs=1e-9)  # holds every frame's box
+    wide, high = 0.30, 0.41  # of the box that holds every frame's: (0.28, 0.20, 0.30, 0.41)
+    expected = (0.28 - 0.4 * wide, 0.20 - 0.4 * high, 1.8 * wide, 1.8 * high)
+    assert source.cut.fractions == pytest.approx(expected, abs=1e-9)
     assert source.extra == {"origin": YT, "first_frame": "100"}
     assert not index.rejected
     ready = voxceleb2.index(tree(tmp_path, f"mp4/id00012/{YT}/00001.mp4"))  # the ready clip wins

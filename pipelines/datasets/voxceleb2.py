@@ -39,6 +39,7 @@ _PATH = re.compile(rf"{_ID}/{_YOUTUBE}/{_TAKE}")
 _FLAT = re.compile(rf"{_ID}_{_YOUTUBE}_{_TAKE}")
 _PARTS = re.compile(rf"{_ID}#{_YOUTUBE}#([0-9]{{5,6}})(?:\.txt)?#([0-9]{{3,6}})")
 _COLUMNS = ("FRAME", "X", "Y", "W", "H")
+MARGIN = 0.4  # of a box's size, on each side
 _WIDEST = 2.0  # a box of more than twice the picture's width or height is in pixels
 _HUGE = 1e8  # beyond any video and picture; NaN is not below it either
 _GRAMMAR = "[dev|test/]mp4/<id#####>/<YouTube id>/<#####>.mp4"
@@ -281,8 +282,10 @@ def _where(root: Path, key: Key, tree: _Tree) -> Utterance | None:
 def _cut(where: Utterance) -> Cut:
     start, end = where.first / FPS, (where.last + 1) / FPS
     left, top, width, height = where.box
-    if where.fractions:
-        return Cut(start, end, fractions=(left, top, min(width, 1 - left), min(height, 1 - top)))
+    if where.fractions:  # the box holds the face alone: our crops show hair and chin too
+        right, bottom = min(left + width + MARGIN * width, 1.0), min(top + height + MARGIN * height, 1.0)
+        left, top = max(left - MARGIN * width, 0.0), max(top - MARGIN * height, 0.0)
+        return Cut(start, end, fractions=(left, top, right - left, bottom - top))
     edges = math.floor(left), math.floor(top), math.ceil(left + width), min(math.ceil(top + height), PIXEL_LINES)
     return Cut(start, end, (edges[0], edges[1], edges[2] - edges[0], edges[3] - edges[1]), PIXEL_LINES)
 
