@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmark import configs, extraction, generate, matching, protocol, provenance
 from benchmark.errors import BenchError, writable, writing
 from benchmark.extraction import Extracted, Item, Need
@@ -21,7 +23,7 @@ from benchmark.views import MADE, SURVEY, Source
 from leaderboards import results
 from leaderboards.results import Result
 from metrics import base
-from metrics.base import Features, Metric, MetricError
+from metrics.base import ASKED, Features, Metric, MetricError
 from pipelines.datasets import printable
 from pipelines.manifest import Clip
 
@@ -144,18 +146,19 @@ def evaluate(
     Raises BenchError for an unknown metric, and when features or rows cannot be written.
     """
     scores = _metrics(asked)
-    run = _start(method, asked, workspace, settings, scores, [n for m in scores for n in m.needs])
+    needs = [need for metric in scores for need in metric.needs if need != ASKED]
+    run = _start(method, asked, workspace, settings, scores, needs)
     found = _extract(run, entries)
     rows: list[Score] = []
     for metric in scores:
+        scored = [e.pair for e in entries if metric.emotions is None or e.pair.emotion in metric.emotions]
         if metric.level == "clip":
-            for entry in entries:
-                value = _clip_score(run, metric, found[entry.pair.pair_id])
-                rows.append((metric, entry.pair, value, int(isinstance(value, float)), 1))
-        else:
-            everyone = [found[entry.pair.pair_id] for entry in entries]
-            columns = [(everyone, need) for need in metric.needs]
-            rows.append((metric, None, *_set_score(run, metric, columns)))
+            for pair in scored:
+                value = _clip_score(run, metric, pair, found[pair.pair_id])
+                rows.append((metric, pair, value, int(isinstance(value, float)), 1))
+        elif scored:
+            everyone = [found[pair.pair_id] for pair in scored]
+            rows.append((metric, None, *_set_score(run, metric, scored, [(everyone, need) for need in metric.needs])))
     return _write(run, [entry.pair for entry in entries], found, rows)
 
 
@@ -182,7 +185,7 @@ def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, setti
     rows: list[Score] = []
     for metric in scores:
         columns: list[tuple[Sequence[Extracted], Need]] = [(side[s], ("real", name)) for s, name in metric.needs]
-        rows.append((metric, None, *_set_score(run, metric, columns)))
+        rows.append((metric, None, *_set_score(run, metric, (), columns)))
     return _write(run, members, found, rows)
 
 
@@ -254,34 +257,52 @@ def _extract(run: _Run, entries: Sequence[Entry]) -> dict[str, Extracted]:
     return {e.pair.pair_id: found.get(e.pair.pair_id) or Extracted(e.pair.pair_id, error=e.error) for e in entries}
 
 
-def _clip_score(run: _Run, metric: Metric, found: Extracted) -> float | str:
+def _asked(pair: Pair) -> Features:
+    """The features of the need ASKED."""
+    return {"emotion": np.array(pair.emotion), "identity": np.array(pair.target.identity)}
+
+
+def _clip_score(run: _Run, metric: Metric, pair: Pair, found: Extracted) -> float | str:
     """The value, or the reason why there is none."""
-    problem = run.why_unavailable(metric) or next(filter(None, map(found.problem, metric.needs)), None)
-    return problem or _compute(run, metric, [found.keys[need] for need in metric.needs])
+    extracted = [need for need in metric.needs if need != ASKED]
+    problem = run.why_unavailable(metric) or next(filter(None, map(found.problem, extracted)), None)
+    return problem or _compute(
+        run, metric, [_asked(pair) if need == ASKED else found.keys[need] for need in metric.needs]
+    )
 
 
 def _set_score(
-    run: _Run, metric: Metric, columns: Sequence[tuple[Sequence[Extracted], Need]]
+    run: _Run, metric: Metric, pairs: Sequence[Pair], columns: Sequence[tuple[Sequence[Extracted], Need]]
 ) -> tuple[float | str, int, int]:
-    """(value or reason, n used, n expected) of a metric over, for each of its needs, the features of some clips."""
+    """(value or reason, n used, n expected) of a metric over, for each of its needs, the features of some clips;
+    `pairs` are those of the clips, for the need ASKED."""
     everyone = {clip.pair_id for clips, _ in columns for clip in clips}
+    asked = {pair.pair_id: _asked(pair) for pair in pairs}
     unavailable = run.why_unavailable(metric)
     if unavailable:
         return unavailable, 0, len(everyone)
-    lost = {c.pair_id: why for clips, need in columns for c in clips if (why := c.problem(need))}
+    lost = {c.pair_id: why for clips, need in columns if need != ASKED for c in clips if (why := c.problem(need))}
     if lost and (not run.settings.allow_partial or len(lost) == len(everyone)):
         (why, count), *_ = sorted(Counter(lost.values()).items(), key=lambda item: (-item[1], item[0]))
         advice = "" if len(lost) == len(everyone) else "; --allow-partial scores the others"
         return f"{len(lost)} of {len(everyone)} clips cannot be used ({count}x {why}){advice}", 0, len(everyone)
-    keys = [[clip.keys[need] for clip in clips if clip.pair_id not in lost] for clips, need in columns]
+    keys = [
+        [asked[clip.pair_id] if need == ASKED else clip.keys[need] for clip in clips if clip.pair_id not in lost]
+        for clips, need in columns
+    ]
     value = _compute(run, metric, keys)
     return value, len(everyone) - len(lost) if isinstance(value, float) else 0, len(everyone)
 
 
-def _compute(run: _Run, metric: Metric, keys: Sequence[Key | Sequence[Key]]) -> float | str:
+Given = Key | Features  # stored features, or what the need ASKED is given
+
+
+def _compute(run: _Run, metric: Metric, given: Sequence[Given | Sequence[Given]]) -> float | str:
     store = Store(run.plan.store)
 
-    def load(key: Key) -> Features:
+    def load(key: Given) -> Features:
+        if not isinstance(key, Key):
+            return key
         features = store.get(key)
         if features is None:
             raise MetricError("stored features vanished or were damaged while scoring; evaluate again")
@@ -289,7 +310,7 @@ def _compute(run: _Run, metric: Metric, keys: Sequence[Key | Sequence[Key]]) -> 
 
     try:
         # A set goes in clip by clip: its features are never all in memory.
-        arguments = [load(key) if isinstance(key, Key) else map(load, key) for key in keys]
+        arguments = [map(load, one) if isinstance(one, Sequence) else load(one) for one in given]
         value = float(metric.compute(*arguments))
     except MetricError as error:
         return " ".join(str(error).split())

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Features = Mapping[str, NDArray[Any]]
-Side = Literal["generated", "real", "reference", "pair"]
+Side = Literal["generated", "real", "reference", "pair", "asked"]
 Level = Literal["clip", "set"]
 Direction = Literal["higher", "lower", "closer-to-real"]
 
@@ -30,6 +30,10 @@ MODULES = (  # a new family or network is a new file and its name here
     "networks.inception",
     "networks.arcface",
 )
+
+
+# The need of a metric that must know what was asked for: {"emotion": str, "identity": str} as 0-d arrays.
+ASKED: tuple[Side, str] = ("asked", "pair")
 
 
 class MetricError(ValueError):
@@ -108,13 +112,34 @@ class ExtractorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Replicates:
+    """What a set-level value is worth: its values on subsets of the clips, drawn without replacement.
+
+    count      feature vectors in the value itself (of the smaller side)
+    clips      (R,) int64, clips of each draw; vectors (R,) int64, feature vectors of its smaller side
+    values     (R,) float64, the metric on that subset of both sides
+    infinite   the value extrapolated to infinitely many vectors; None where the draws do not allow it
+    """
+
+    count: int
+    clips: NDArray[np.int64]
+    vectors: NDArray[np.int64]
+    values: NDArray[np.float64]
+    infinite: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """A reduction of stored features to a number.
 
     name        "family/variant"; two variants never share a column
-    needs       (side, extractor name) in the order in which `compute` takes them
+    needs       (side, extractor name) in the order in which `compute` takes them; ASKED is not extracted
     level       "clip": compute(features, ...) of one clip; "set": compute(iterable of the clips' features, ...)
     compute     returns a float, or raises MetricError with the reason
+    emotions    the labels it can score; clips of others are left out, by name. None: all, labelled or not
+    replicates  replicates(seed, *loaders) of a set-level metric, each loader() giving an iterable of the clips'
+                features of one need in the same order as the others, as often as it is called
+    enough      feature vectors under which the value is known to depend on their number: a warning is written
     """
 
     name: str
@@ -127,6 +152,9 @@ class Metric:
     label: str  # column heading, as papers print it
     digits: int  # decimals in a printed table
     source: str  # paper, section, or repository and commit that defines it
+    emotions: tuple[str, ...] | None = None
+    replicates: Callable[..., Replicates] | None = None
+    enough: int = 0
 
 
 _METRICS: dict[str, Metric] = {}
