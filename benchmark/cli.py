@@ -209,7 +209,9 @@ def prepare(
     dry_run: bool,
     **chosen: Any,
 ) -> None:
-    """Turn a raw DATASET (mead, demo) into clips and a manifest: 25 fps, 16 kHz, one face in a square.
+    """Turn a raw DATASET into clips and a manifest: 25 fps, 16 kHz, one face in a square.
+
+    DATASET is mead, crema-d, hdtf, voxceleb2, ravdess, portraits (a folder of images and one of speech) or demo.
 
     Interrupted at any moment, the same command goes on where it stopped and ends with the same bytes.
 
@@ -220,6 +222,7 @@ def prepare(
       bench prepare mead --root /data/MEAD --crop portrait --name mead-portrait
       bench prepare mead --root /data/MEAD --split list --split-file my-split.csv
       bench prepare mead --root /data/MEAD --split eat-mead --dry-run
+      bench prepare hdtf --root /data/HDTF --split dice-talk-hdtf --crop portrait --name hdtf-dice-talk
     """
     from benchmark import engine
     from benchmark import prepare as job
@@ -303,6 +306,45 @@ def manifest_check(workspace: Path, name: str, quick: bool) -> None:
         click.echo(problem)
     click.echo(f"{path}: {len(problems)} problems" if problems else f"{path}: in order, digest {job.digest(path)[:16]}")
     if problems:
+        raise SystemExit(1)
+
+
+@manifest_group.command("leaks")
+@click.argument("names", nargs=-1, required=True)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(-1, 1),
+    help="Cosine from which faces of two people are suspicious.  [default: 0.4]",
+)
+@workers_option
+@click.pass_obj
+def manifest_leaks(workspace: Path, names: tuple[str, ...], threshold: float | None, workers: int | None) -> None:
+    """Say what makes a clip of one split known to another, in the datasets NAMES (or manifest.parquet files) that are
+    trained and tested on together; exits with 1 if there is a leak or a suspicion.
+
+    The same person, raw file, film or sound in two splits; a sound under two labels; and faces that look alike under
+    two names, with their pictures in WORKSPACE/leaks. A threshold tells no two people apart for certain: look. The
+    people of the demo dataset are morphs of two portraits and are suspected with reason.
+
+    \b
+    Examples:
+      bench manifest leaks mead
+      bench manifest leaks mead hdtf shared/crema-d/manifest.parquet
+      bench manifest leaks mead --threshold 0.5 --workers 8
+    """
+    from benchmark import engine
+    from benchmark import leaks as job
+    from pipelines.manifest import ManifestError
+
+    with one_line(ManifestError):
+        found = job.examine(
+            names,
+            workspace,
+            threshold=job.THRESHOLD if threshold is None else threshold,
+            workers=workers or engine.default_workers(),
+        )
+    click.echo(found.text())
+    if not found.clean:
         raise SystemExit(1)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.datasets import Source
+from pipelines.datasets.hdtf import identity_key
 from pipelines.splits import Card, SplitError, by_hash, make_card, pick_card, shares
 
 SEED = 0
@@ -109,18 +110,13 @@ def edtalk_mead(sources: Sequence[Source]) -> Card:
     return _mead(sources, EAT_TEST, note, listed=True)
 
 
-def hdtf_identity(video: str) -> str:
-    """Who speaks in a source video of HDTF, as far as the name tells: the name without trailing digits."""
-    return video.rstrip("0123456789")
-
-
 def hdtf_draw(videos: Iterable[str], count: int = len(HDTF_TEST)) -> list[str]:
     """`count` source videos drawn from the names, at most one of an identity; never RD, whose speakers are
     unknown (Radio1, Radio2, ... count as one identity)."""
     drawn: dict[str, str] = {}
     for video in by_hash(SEED, videos):
-        if hdtf_identity(video) != "Radio" and len(drawn) < count:
-            drawn.setdefault(hdtf_identity(video), video)
+        if identity_key(video) != "Radio" and len(drawn) < count:
+            drawn.setdefault(identity_key(video), video)
     return sorted(drawn.values())
 
 

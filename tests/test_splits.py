@@ -254,7 +254,7 @@ def hdtf_lists(real: Callable[[str], Path]) -> list[tuple[str, str, int]]:
 
 def hdtf_sources(videos: list[tuple[str, str, int]]) -> list[Source]:
     return [
-        Source(f"{subset}_{name}_{k}", "hdtf", presets.hdtf_identity(name), "unlabelled", None, "front", None, str(k),
+        Source(f"{subset}_{name}_{k}", "hdtf", hdtf.identity_key(name), "unlabelled", None, "front", None, str(k),
                f"{name}.mp4", None, extra={"origin": name})
         for subset, name, clips in videos
         for k in range(clips)
@@ -373,7 +373,7 @@ def test_crema_d_can_be_split_by_sentence(real: Callable[[str], Path]) -> None:
 def test_the_preset_of_hdtf(real: Callable[[str], Path]) -> None:
     videos = hdtf_lists(real)
     assert tuple(presets.hdtf_draw(name for _, name, _ in videos)) == presets.HDTF_TEST
-    assert len({presets.hdtf_identity(name) for name in presets.HDTF_TEST}) == 20
+    assert len({hdtf.identity_key(name) for name in presets.HDTF_TEST}) == 20
     assert not {name for subset, name, _ in videos if subset == "RD"} & set(presets.HDTF_TEST)
     sources = hdtf_sources(videos)
     card = presets.preset("dice-talk-hdtf", sources)
@@ -383,7 +383,7 @@ def test_the_preset_of_hdtf(real: Callable[[str], Path]) -> None:
     assert tested == set(presets.HDTF_TEST)
     assert not card.shared()
     neither = {s.extra["origin"] for s in sources if s.clip_id not in card.assignment}
-    assert {presets.hdtf_identity(name) for name in neither} <= set(card.identities["test"])
+    assert {hdtf.identity_key(name) for name in neither} <= set(card.identities["test"])
     assert f"{len(neither)} other videos of the tested people are in neither split" in card.note
     fewer = [s for s in sources if s.extra["origin"] != "TimScott"]
     assert "This tree lacks TimScott" in presets.preset("dice-talk-hdtf", fewer).note
