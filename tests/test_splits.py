@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import presets, splits
-from pipelines.datasets import Source, demo
+from pipelines.datasets import Source, demo, hdtf
 from pipelines.manifest import EMOTIONS
 from pipelines.splits import SPLITS, Card, SplitError, by_hash
 
