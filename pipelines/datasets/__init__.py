@@ -88,7 +88,8 @@ class Index:
 class Dataset(Protocol):
     """A module of this package. Besides `index` it may have `split(sources) -> Card`, the dataset's own split, and
     `examine(root, index, *, digests) -> Iterator[Finding]`, the defects that only this dataset can have: nothing is
-    decoded, and media are read through only if `digests` asks for it."""
+    decoded, and media are read through only if `digests` asks for it. `identity_key(identity) -> str` says that
+    identities are names of people, and what of a name is the person: such keys are compared across datasets."""
 
     def index(self, root: Path) -> Index: ...
 
