@@ -590,6 +590,38 @@ def protocol_export(workspace: Path, name: str, to: Path) -> None:
             click.echo(f"  {row['pair_id']}: {row['error']}")
 
 
+@bench.group("metrics")
+def metrics_group() -> None:
+    """Metrics and their variants: list, show."""
+
+
+@metrics_group.command("list")
+def metrics_list() -> None:
+    """List every metric: version, direction, networks, and whether it can be computed here.
+
+    \b
+    Examples:
+      bench metrics list
+    """
+    from benchmark import catalogue
+
+    click.echo(catalogue.table())
+
+
+@metrics_group.command("show")
+@click.argument("name")
+def metrics_show(name: str) -> None:
+    """Print what a metric is: definition, constants, source, what it is given, networks.
+
+    \b
+    Examples:
+      bench metrics show fid/torch-fidelity
+    """
+    from benchmark import catalogue
+
+    click.echo(catalogue.describe(name))
+
+
 @bench.group("methods")
 def methods_group() -> None:
     """Methods that can be generated and scored: list, show."""
