@@ -601,3 +601,104 @@ def picture_sha256(path: Path) -> str:
         except (FFmpegError, ValueError) as error:
             raise MediaError("corrupt", f"{path}: cannot be read to its end ({_line(error)})") from error
     return digest.hexdigest()
+
+
+# Encoders and their options that reproduce a command of somebody else's pipeline. FFmpeg's `-qscale:v 2` is the
+# quantiser 2 everywhere, which is these encoders' finest; OpenCV's writer asks MPEG-4 for 64 bit a pixel and for a
+# quantiser of at least 3; without an option FFmpeg aims at 200 kbit/s, so that the quality follows the content.
+_RECODED: dict[str, tuple[str, str, dict[str, str]]] = {
+    "mpeg4-q2": ("mpeg4", "yuv420p", {"qmin": "2", "qmax": "2"}),
+    "mpeg4-opencv": ("mpeg4", "yuv420p", {"qmin": "3", "g": "12"}),
+    "h264": ("libx264", "yuv420p", {"threads": "1", "x264-params": "cpu-independent=1"}),
+    "jpeg-q2": ("mjpeg", "yuvj420p", {"qmin": "2", "qmax": "2"}),
+    "jpeg": ("mjpeg", "yuvj420p", {"b": "200000"}),
+}
+
+
+def recode(codec: str, frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """What is left of (H, W, 3) uint8 RGB frames of one size after a lossy codec at 25 fps; as many as were given.
+
+    codec   "mpeg4-q2" (`ffmpeg -qscale:v 2 x.avi`), "mpeg4-opencv" (cv2.VideoWriter with XVID or mp4v), "h264"
+            (`ffmpeg x.mp4`: CRF 23), "jpeg-q2" and "jpeg" (`ffmpeg [-qscale:v 2] %06d.jpg`; rate control included)
+
+    Nothing is written to disk and one thread works; about 60 frames are held by H.264, one or two by the others.
+    Raises ValueError for an unknown codec, MediaError for frames that it cannot take.
+    """
+    if codec not in _RECODED:
+        raise ValueError(f"no codec {codec!r}; known: {', '.join(_RECODED)}")
+    name, pixels, options = _RECODED[codec]
+    encoder: Any = None
+    decoder: Any = av.CodecContext.create(_DECODER[name], "r")
+    decoder.thread_count = 1
+    to_codec, to_rgb = VideoReformatter(), VideoReformatter()
+
+    def shown(packets: Iterable[Any]) -> Iterator[NDArray[np.uint8]]:
+        for packet in packets:
+            for frame in decoder.decode(packet):
+                yield np.asarray(to_rgb.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+
+    try:
+        for k, rgb in enumerate(frames):
+            if encoder is None:
+                encoder = av.CodecContext.create(name, "w")
+                encoder.height, encoder.width = rgb.shape[:2]
+                encoder.pix_fmt, encoder.time_base, encoder.framerate = pixels, 1 / FPS, FPS
+                encoder.thread_count = 1
+                rate = {"b": str(64 * int(FPS) * rgb.shape[0] * rgb.shape[1])} if codec == "mpeg4-opencv" else {}
+                encoder.options = {**options, **rate}
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+            picture = to_codec.reformat(picture, format=pixels, interpolation="BICUBIC")
+            picture.pts, picture.time_base = k, 1 / FPS
+            yield from shown(encoder.encode(picture))
+        if encoder is not None:
+            yield from shown(encoder.encode(None))
+            yield from shown([None])
+    except FFmpegError as error:
+        raise MediaError("encode", f"frames cannot be coded as {codec} ({_line(error)})") from error
+
+
+_DECODER = {"mpeg4": "mpeg4", "libx264": "h264", "mjpeg": "mjpeg"}
+MP3_DELAY = 1105  # samples of encoder and decoder (LAME), which nothing takes off where the file is an AVI
+
+
+def recode_audio(codec: str, samples: NDArray[np.int16], sample_rate: int = AUDIO_RATE) -> NDArray[np.int16]:
+    """(n,) int16 mono after "mp3" or "aac" at the encoder's own bit rate, as FFmpeg muxes them by default.
+
+    mp3   into AVI: MP3_DELAY samples come before the sound, and a rest of the last block after it
+    aac   into MP4, whose edit list takes the delay off: exactly n samples
+
+    Raises ValueError for an unknown codec or no samples.
+    """
+    if codec not in ("mp3", "aac") or not len(samples):
+        raise ValueError(f"{len(samples)} samples for the codec {codec!r}; expected some, for 'mp3' or 'aac'")
+    encoder: Any = av.CodecContext.create("libmp3lame" if codec == "mp3" else "aac", "w")
+    encoder.sample_rate, encoder.layout = sample_rate, "mono"
+    encoder.format = "s16p" if codec == "mp3" else "fltp"
+    encoder.time_base, encoder.thread_count = Fraction(1, sample_rate), 1
+    if codec == "mp3":
+        encoder.bit_rate = 0  # LAME's own for the rate: 24 kbit/s at 16 kHz
+    decoder: Any = None
+    heard: list[NDArray[Any]] = []
+    size = 1024 if codec == "aac" else 576 if sample_rate <= 24_000 else 1152
+    for start in range(0, len(samples) + size, size):
+        block = samples[None, start : start + size]
+        if codec == "aac":
+            block = (block / np.float32(32768)).astype(np.float32)
+        frame = None
+        if block.size:
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format=encoder.format.name, layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = sample_rate, start, Fraction(1, sample_rate)
+        for packet in encoder.encode(frame):
+            if decoder is None:
+                decoder = av.CodecContext.create("mp3float" if codec == "mp3" else "aac", "r")
+                decoder.sample_rate, decoder.layout, decoder.extradata = sample_rate, "mono", encoder.extradata
+            bare = av.Packet(bytes(packet))  # as from an AVI: what the encoder says of its delay is lost
+            heard += [decoded.to_ndarray()[0] for decoded in decoder.decode(bare)]
+        if frame is None:
+            break
+    heard += [decoded.to_ndarray()[0] for decoded in decoder.decode(None)]
+    whole = np.concatenate(heard).astype(np.float64)
+    if codec == "aac":
+        whole = whole[1024 : 1024 + len(samples)]
+    pcm: NDArray[np.int16] = np.clip(np.rint(whole * 32768), -32768, 32767).astype(np.int16)
+    return pcm
