@@ -6,14 +6,15 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmark import configs, extraction, generate, matching, protocol, provenance
+from benchmark import configs, extraction, generate, matching, protocol, provenance, replicates
 from benchmark.errors import BenchError, writable, writing
 from benchmark.extraction import Extracted, Item, Need
 from benchmark.features import Key, Store
@@ -23,7 +24,7 @@ from benchmark.views import MADE, SURVEY, Source
 from leaderboards import results
 from leaderboards.results import Result
 from metrics import base
-from metrics.base import ASKED, Features, Metric, MetricError
+from metrics.base import ASKED, Features, Metric, MetricError, Replicates
 from pipelines.datasets import printable
 from pipelines.manifest import Clip
 
@@ -150,6 +151,7 @@ def evaluate(
     run = _start(method, asked, workspace, settings, scores, needs)
     found = _extract(run, entries)
     rows: list[Score] = []
+    worth: dict[str, Replicates] = {}
     for metric in scores:
         scored = [e.pair for e in entries if metric.emotions is None or e.pair.emotion in metric.emotions]
         if metric.level == "clip":
@@ -158,8 +160,12 @@ def evaluate(
                 rows.append((metric, pair, value, int(isinstance(value, float)), 1))
         elif scored:
             everyone = [found[pair.pair_id] for pair in scored]
-            rows.append((metric, None, *_set_score(run, metric, scored, [(everyone, need) for need in metric.needs])))
-    return _write(run, [entry.pair for entry in entries], found, rows)
+            columns = [(everyone, need) for need in metric.needs]
+            value, n_used, n_expected = _set_score(run, metric, scored, columns)
+            rows.append((metric, None, value, n_used, n_expected))
+            if metric.replicates is not None and isinstance(value, float):
+                worth[metric.name] = _replicates(run, metric, metric.replicates, _given(scored, columns))
+    return _write(run, [entry.pair for entry in entries], found, rows, worth)
 
 
 def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, settings: Settings) -> Evaluation | None:
@@ -186,7 +192,7 @@ def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, setti
     for metric in scores:
         columns: list[tuple[Sequence[Extracted], Need]] = [(side[s], ("real", name)) for s, name in metric.needs]
         rows.append((metric, None, *_set_score(run, metric, (), columns)))
-    return _write(run, members, found, rows)
+    return _write(run, members, found, rows, {})
 
 
 def _written(run: _Run, members: Sequence[Pair]) -> bool:
@@ -271,43 +277,64 @@ def _clip_score(run: _Run, metric: Metric, pair: Pair, found: Extracted) -> floa
     )
 
 
-def _set_score(
-    run: _Run, metric: Metric, pairs: Sequence[Pair], columns: Sequence[tuple[Sequence[Extracted], Need]]
-) -> tuple[float | str, int, int]:
+Columns = Sequence[tuple[Sequence[Extracted], Need]]  # for each need of a metric, the clips
+
+
+def _set_score(run: _Run, metric: Metric, pairs: Sequence[Pair], columns: Columns) -> tuple[float | str, int, int]:
     """(value or reason, n used, n expected) of a metric over, for each of its needs, the features of some clips;
     `pairs` are those of the clips, for the need ASKED."""
     everyone = {clip.pair_id for clips, _ in columns for clip in clips}
-    asked = {pair.pair_id: _asked(pair) for pair in pairs}
     unavailable = run.why_unavailable(metric)
     if unavailable:
         return unavailable, 0, len(everyone)
-    lost = {c.pair_id: why for clips, need in columns if need != ASKED for c in clips if (why := c.problem(need))}
+    lost = _lost(columns)
     if lost and (not run.settings.allow_partial or len(lost) == len(everyone)):
         (why, count), *_ = sorted(Counter(lost.values()).items(), key=lambda item: (-item[1], item[0]))
         advice = "" if len(lost) == len(everyone) else "; --allow-partial scores the others"
         return f"{len(lost)} of {len(everyone)} clips cannot be used ({count}x {why}){advice}", 0, len(everyone)
-    keys = [
-        [asked[clip.pair_id] if need == ASKED else clip.keys[need] for clip in clips if clip.pair_id not in lost]
-        for clips, need in columns
-    ]
-    value = _compute(run, metric, keys)
+    value = _compute(run, metric, _given(pairs, columns))
     return value, len(everyone) - len(lost) if isinstance(value, float) else 0, len(everyone)
+
+
+def _lost(columns: Columns) -> dict[str, str]:
+    """Why clips of a set cannot be used, by pair id."""
+    return {c.pair_id: why for clips, need in columns if need != ASKED for c in clips if (why := c.problem(need))}
 
 
 Given = Key | Features  # stored features, or what the need ASKED is given
 
 
+def _given(pairs: Sequence[Pair], columns: Columns) -> list[Sequence[Given]]:
+    """What a set-level metric is given of the clips that can be used."""
+    asked, lost = {pair.pair_id: _asked(pair) for pair in pairs}, _lost(columns)
+    return [
+        [asked[clip.pair_id] if need == ASKED else clip.keys[need] for clip in clips if clip.pair_id not in lost]
+        for clips, need in columns
+    ]
+
+
+def _load(run: _Run, given: Given) -> Features:
+    if not isinstance(given, Key):
+        return given
+    features = Store(run.plan.store).get(given)
+    if features is None:
+        raise MetricError("stored features vanished or were damaged while scoring; evaluate again")
+    return features
+
+
+def _replicates(
+    run: _Run, metric: Metric, of: Callable[..., Replicates], given: Iterable[Sequence[Given]]
+) -> Replicates:
+    """What a value is worth, with a seed that all methods share: their draws are of the same clips."""
+    seed = protocol.seeded(run.asked.seed, "replicates")
+    try:
+        return of(seed, *(partial(map, partial(_load, run), one) for one in given))
+    except MetricError as error:
+        raise BenchError(f"{metric.name}: {error}") from None
+
+
 def _compute(run: _Run, metric: Metric, given: Sequence[Given | Sequence[Given]]) -> float | str:
-    store = Store(run.plan.store)
-
-    def load(key: Given) -> Features:
-        if not isinstance(key, Key):
-            return key
-        features = store.get(key)
-        if features is None:
-            raise MetricError("stored features vanished or were damaged while scoring; evaluate again")
-        return features
-
+    load = partial(_load, run)
     try:
         # A set goes in clip by clip: its features are never all in memory.
         arguments = [map(load, one) if isinstance(one, Sequence) else load(one) for one in given]
@@ -317,7 +344,14 @@ def _compute(run: _Run, metric: Metric, given: Sequence[Given | Sequence[Given]]
     return "the score is NaN: its inputs are degenerate" if math.isnan(value) else value
 
 
-def _write(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted], scores: Iterable[Score]) -> Evaluation:
+def _write(
+    run: _Run,
+    members: Sequence[Pair],
+    found: Mapping[str, Extracted],
+    scores: Iterable[Score],
+    worth: Mapping[str, Replicates],
+) -> Evaluation:
+    """Rows, their draws and the record of the run; the rows last, so that what they name is there."""
     contents = _contents(run, members, found)
     identifier = provenance.run_id(contents)
     rows = [
@@ -334,7 +368,7 @@ def _write(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted], s
             error=value if isinstance(value, str) else None,
             n_used=n_used,
             n_expected=n_expected,
-            replicates=None,
+            replicates=replicates.file_name(run.method.name, metric.name) if metric.name in worth else None,
             run_id=identifier,
         )
         for metric, pair, value, n_used, n_expected in scores
@@ -348,8 +382,11 @@ def _write(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted], s
     path = folder / f"{run.method.name}.parquet"
     with writing(folder):
         provenance.write(folder / "runs", identifier, contents, circumstances)
+        for name, draws in worth.items():
+            replicates.write(draws, folder / replicates.file_name(run.method.name, name))
         results.write(rows, path)
-    return Evaluation(path, rows, _remarks(run.plan, found.values()))
+    warnings = (replicates.remark(metric, worth[metric.name]) for metric in run.metrics if metric.name in worth)
+    return Evaluation(path, rows, [*_remarks(run.plan, found.values()), *filter(None, warnings)])
 
 
 def _contents(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted]) -> dict[str, Any]:

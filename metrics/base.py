@@ -24,10 +24,12 @@ Direction = Literal["higher", "lower", "closer-to-real"]
 
 MODULES = (  # a new family or network is a new file and its name here
     "frechet",
+    "kernel",
     "image",
     "identity",
     "avsync",
     "networks.inception",
+    "networks.i3d",
     "networks.arcface",
 )
 
