@@ -116,7 +116,7 @@ def plan(needs: Iterable[Need], asked: Protocol, store: Path, device: str) -> tu
             ready[name] = {w: base.Weights(weights.path(w, fetch=False), weights.digest(w)) for w in files}
         except weights.WeightsUnavailable as error:
             unavailable[name] = f"unavailable: {error}"
-    options: dict[str, Any] = {"device": device}
+    options: dict[str, Any] = {"device": device, "recode": media.recode, "recode_audio": media.recode_audio}
     if asked.frames_per_clip:
         options["frames_per_clip"] = asked.frames_per_clip
     usable = tuple(need for need in wanted if need[1] in ready)

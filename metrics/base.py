@@ -28,6 +28,7 @@ MODULES = (  # a new family or network is a new file and its name here
     "image",
     "identity",
     "avsync",
+    "sync",
     "networks.inception",
     "networks.i3d",
     "networks.arcface",
@@ -103,8 +104,9 @@ class Extractor(Protocol):
 class ExtractorSpec:
     """How to build an extractor: `make(weights, options)`, with a verified file for each name in `weights`.
 
-    Options, all of them optional: "device" ("cpu" or "cuda[:n]"), and "frames_per_clip" (int; None is all) for
-    an extractor of a set-level metric. `make` must be cheap: a network is loaded at the first call, so that the
+    Options, all of them optional: "device" ("cpu" or "cuda[:n]"), "frames_per_clip" (int; None is all) for an
+    extractor of a set-level metric, and for one that imitates a pipeline of files "recode" and "recode_audio":
+    callables (codec, frames) -> frames and (codec, int16 samples) -> samples, whose codecs metrics.sync names. `make` must be cheap: a network is loaded at the first call, so that the
     id is known without it.
     """
 

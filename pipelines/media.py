@@ -654,7 +654,8 @@ def recode(codec: str, frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[
             yield from shown(encoder.encode(None))
             yield from shown([None])
     except FFmpegError as error:
-        raise MediaError("encode", f"frames cannot be coded as {codec} ({_line(error)})") from error
+        size = f"{encoder.width}x{encoder.height}"
+        raise MediaError("encode", f"frames of {size}: cannot be coded as {codec} ({_line(error)})") from error
 
 
 _DECODER = {"mpeg4": "mpeg4", "libx264": "h264", "mjpeg": "mjpeg"}

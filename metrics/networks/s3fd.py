@@ -13,7 +13,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 STRIDES = (4, 8, 16, 32, 64, 128)  # px of the shrunken picture, one anchor a cell, 4 strides wide
 ANCHOR = 4
 VARIANCES = (0.1, 0.2)
-MEAN = (123.0, 117.0, 104.0)  # of red, green and blue
+MEAN = np.array([123, 117, 104], np.float32)  # of red, green and blue
 OVERLAPS = (0.3, 0.1)  # of the network's own suppression, and of the one over its scales
 THRESHOLD, SCALE = 0.9, 0.25
 SMALLEST = 28  # px of the shrunken picture's side, of which five halvings leave one
@@ -120,7 +119,7 @@ def iou(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.flo
     size = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     common = np.clip(size, 0, None).prod(axis=1)
     union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0), np.float64)
 
 
 def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float64], overlap: float) -> NDArray[np.int64]:
@@ -152,14 +151,15 @@ class S3fdDetector:
         Only boxes above 0.9 take part in the suppression: a worse one never removes a better. Raises MetricError for
         a picture too small to be halved five times.
         """
+        import cv2
         import torch
 
         small = cv2.resize(picture, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_LINEAR)
         if min(small.shape[:2]) < SMALLEST:
             raise MetricError(
-                f"frames are {picture.shape[1]}x{picture.shape[0]}; S3FD at scale {SCALE} needs {SMALLEST / SCALE:.0f} px"
+                f"frames are {picture.shape[1]}x{picture.shape[0]}; S3FD at scale {SCALE} needs {SMALLEST / SCALE:g}"
             )
-        image = np.ascontiguousarray((small.astype(np.float32) - np.float32(MEAN)).transpose(2, 0, 1)[None])
+        image = np.ascontiguousarray((small.astype(np.float32) - MEAN).transpose(2, 0, 1)[None])
         with full_precision(self._device):
             heads = self._network(torch.from_numpy(image).to(self._device))
         boxes, scores = [], []

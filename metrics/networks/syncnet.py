@@ -122,8 +122,7 @@ def load_state(path: Path, network: torch.nn.Module) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path.name}: not the published weights ({reason[:200]})") from None
+        raise ValueError(f"{path.name}: not the published weights ({' '.join(str(error).split())[:200]})") from None
 
 
 def build() -> torch.nn.ModuleDict:
@@ -197,18 +196,18 @@ class SyncNet:
                 features.append(self._network["netfcaud"](heard.flatten(1)).cpu().numpy())
         return np.concatenate(features)
 
-    def distances(self, crops: Iterable[NDArray[np.uint8]], samples: NDArray[np.int16]) -> NDArray[np.float64]:
-        """Crops at 25 fps and their sound at 16 kHz to (W, 31), W = min(frames, samples // 640) - 5 windows.
+    def compare(self, lips: NDArray[np.float32], samples: NDArray[np.int16]) -> NDArray[np.float64]:
+        """distances() of lips(), (frames - 4, 1024), and their sound at 16 kHz, (n,): (W, 31).
 
-        Raises MetricError where that leaves no window, and for silent sound.
+        W = min(frames, n // 640) - 5 windows. Raises MetricError where that leaves none, and for silent sound.
         """
-        lips = self.lips(crops)
-        frames = len(lips) + WINDOW - 1 if len(lips) else 0
+        frames = len(lips) + WINDOW - 1
         count = min(frames, len(samples) // SAMPLES) - LOST
         if count < 1:
+            shown = f"{frames} frames" if len(lips) else f"fewer than {WINDOW} frames"
             raise MetricError(
-                f"{frames or 'under 5'} frames with {len(samples) / SAMPLE_RATE:.2f} s of sound are too short; "
-                f"SyncNet needs {LOST + 1} frames and their sound"
+                f"{shown} with {len(samples) / SAMPLE_RATE:.2f} s of sound are too short; SyncNet needs {LOST + 1} "
+                f"frames and {(LOST + 1) * SAMPLES / SAMPLE_RATE} s"
             )
         if not samples.any():
             raise MetricError("the audio is silent: every sample is 0")
