@@ -27,11 +27,15 @@ MODULES = (  # a new family or network is a new file and its name here
     "kernel",
     "image",
     "identity",
+    "perceptual",
+    "sharpness",
+    "landmarks",
     "avsync",
     "sync",
     "networks.inception",
     "networks.i3d",
     "networks.arcface",
+    "networks.lpips",
 )
 
 
