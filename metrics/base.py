@@ -27,15 +27,11 @@ MODULES = (  # a new family or network is a new file and its name here
     "kernel",
     "image",
     "identity",
-    "perceptual",
-    "sharpness",
-    "landmarks",
     "avsync",
     "sync",
     "networks.inception",
     "networks.i3d",
     "networks.arcface",
-    "networks.lpips",
 )
 
 
@@ -110,8 +106,8 @@ class ExtractorSpec:
 
     Options, all of them optional: "device" ("cpu" or "cuda[:n]"), "frames_per_clip" (int; None is all) for an
     extractor of a set-level metric, and for one that imitates a pipeline of files "recode" and "recode_audio":
-    callables (codec, frames) -> frames and (codec, int16 samples) -> samples, whose codecs metrics.sync names. `make` must be cheap: a network is loaded at the first call, so that the
-    id is known without it.
+    callables (codec, frames) -> frames and (codec, int16 samples) -> samples, whose codecs metrics.sync names.
+    `make` must be cheap: a network is loaded at the first call, so that the id is known without it.
     """
 
     name: str
