@@ -38,12 +38,12 @@ def missing(metric: Metric) -> list[str]:
 
 def table() -> str:
     """A line a metric: name and version, direction, level, networks, and whether it can be computed here."""
-    lines = [f"{'metric':34}{'':4}{'better':16}{'of a':6}{'here':12}networks"]
+    lines = [f"{'metric':42}{'':4}{'better':16}{'of a':6}{'here':12}networks"]
     for name in base.names():
         metric = base.metric(name)
         here = "unavailable" if missing(metric) else "yes"
         known = ", ".join(networks(metric)) or "none"
-        lines.append(f"{name:34}v{metric.version:<3}{metric.direction:16}{metric.level:6}{here:12}{known}")
+        lines.append(f"{name:42}v{metric.version:<3}{metric.direction:16}{metric.level:6}{here:12}{known}")
     return "\n".join(lines)
 
 

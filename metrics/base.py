@@ -27,11 +27,19 @@ MODULES = (  # a new family or network is a new file and its name here
     "kernel",
     "image",
     "identity",
+    "perceptual",
+    "sharpness",
+    "landmarks",
     "avsync",
     "sync",
     "networks.inception",
     "networks.i3d",
     "networks.arcface",
+    "networks.lpips",
+    "emotion",
+    "clusters",
+    "networks.fer",
+    "networks.emo_affectnet",
 )
 
 

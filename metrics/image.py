@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from metrics.base import (
 )
 
 SIGMA = 1.5
-RADIUS = 5  # of the 11 x 11 window
+RADIUS = 5  # of the 11 x 11 Gaussian window
+UNIFORM_RADIUS = 3  # of scikit-image's 7 x 7 window
 K1, K2 = 0.01, 0.03
 PSNR_CAP = 100.0  # dB of an identical frame; with uint8 frames up to 256 x 256 nothing else comes near
 
@@ -67,26 +68,53 @@ def ssim(a: NDArray[Any], b: NDArray[Any], data_range: float) -> NDArray[np.floa
 
     Raises MetricError for other or different shapes, smaller frames, NaN or infinity.
     """
+    return _ssim(a, b, data_range, _gaussian, RADIUS, 1.0)
+
+
+def ssim_uniform(a: NDArray[Any], b: NDArray[Any], data_range: float) -> NDArray[np.float64]:
+    """Structural similarity of each frame with scikit-image's defaults: (T,), at most 1.
+
+    As `ssim`, but for a uniform 7 x 7 window and sample covariances (N / (N - 1), N = 49); H and W at least 7.
+    """
+    count = (2 * UNIFORM_RADIUS + 1) ** 2
+    return _ssim(a, b, data_range, _uniform, UNIFORM_RADIUS, count / (count - 1))
+
+
+Mean = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # window mean at each pixel, (H, W, C) to the same
+
+
+def _ssim(
+    a: NDArray[Any], b: NDArray[Any], data_range: float, window: Mean, radius: int, correction: float
+) -> NDArray[np.float64]:
     first, second = _pair(a, b)
-    if min(a.shape[1:3]) <= 2 * RADIUS:
-        raise MetricError(f"frames of {a.shape[1]} x {a.shape[2]} pixels; the SSIM window is 11 x 11")
+    side = 2 * radius + 1
+    if min(a.shape[1:3]) < side:
+        raise MetricError(f"frames of {a.shape[1]} x {a.shape[2]} pixels; the SSIM window is {side} x {side}")
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    return np.array([_ssim_map(x, y, c1, c2).mean() for x, y in zip(first, second, strict=True)])
+
+    def inside(image: NDArray[np.float64]) -> NDArray[np.float64]:
+        return window(image)[radius:-radius, radius:-radius]
+
+    return np.array([_ssim_map(x, y, c1, c2, inside, correction).mean() for x, y in zip(first, second, strict=True)])
 
 
-def _ssim_map(x: NDArray[np.float64], y: NDArray[np.float64], c1: float, c2: float) -> NDArray[np.float64]:
-    """(H, W, C) twice to (H - 10, W - 10, C)."""
+def _ssim_map(
+    x: NDArray[np.float64], y: NDArray[np.float64], c1: float, c2: float, window: Mean, correction: float
+) -> NDArray[np.float64]:
+    """(H, W, C) twice to (H - 2 radius, W - 2 radius, C)."""
     # Filtering sum and difference takes four passes instead of five: x² + y² and x y follow from both squares.
     # In place, because fresh memory costs more than the arithmetic.
     plus, minus = x + y, x - y
-    mean_plus, mean_minus = _window(plus), _window(minus)
-    square_plus, square_minus = _window(np.square(plus, out=plus)), _window(np.square(minus, out=minus))
+    mean_plus, mean_minus = window(plus), window(minus)
+    square_plus, square_minus = window(np.square(plus, out=plus)), window(np.square(minus, out=minus))
     mean_plus *= mean_plus
     mean_minus *= mean_minus
     cross, power = mean_plus - mean_minus, mean_plus + mean_minus  # 4 μx μy, 2 (μx² + μy²)
     covariance, variance = square_plus - square_minus, square_plus + square_minus
     covariance -= cross  # 4 σxy
     variance -= power  # 2 (σx² + σy²)
+    for term in (covariance, variance):
+        term *= correction
     for term, constant in ((cross, c1), (power, c1), (covariance, c2), (variance, c2)):
         term += 2 * constant
     cross *= covariance
@@ -95,30 +123,38 @@ def _ssim_map(x: NDArray[np.float64], y: NDArray[np.float64], c1: float, c2: flo
     return cross
 
 
-def _window(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian mean at each pixel whose window lies inside: (H, W, C) to (H - 10, W - 10, C)."""
+def _gaussian(image: NDArray[np.float64]) -> NDArray[np.float64]:
     import cv2
 
     offsets = np.arange(-RADIUS, RADIUS + 1)
     taps = np.exp(-(offsets**2) / (2 * SIGMA**2))
     taps /= taps.sum()
-    blurred = np.asarray(cv2.sepFilter2D(image, cv2.CV_64F, taps, taps), np.float64).reshape(image.shape)
-    return blurred[RADIUS:-RADIUS, RADIUS:-RADIUS]
+    return np.asarray(cv2.sepFilter2D(image, cv2.CV_64F, taps, taps), np.float64).reshape(image.shape)
+
+
+def _uniform(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    import cv2
+
+    side = 2 * UNIFORM_RADIUS + 1
+    return np.asarray(cv2.boxFilter(image, cv2.CV_64F, (side, side)), np.float64).reshape(image.shape)
+
+
+SCORES = {"psnr": psnr, "ssim": ssim, "ssim_uniform": ssim_uniform}
 
 
 class ImagePairs:
-    """Frames of a clip and of the real one, same index: {"psnr": (T,), "ssim": (T,)} float64, see there.
+    """Frames of a clip and of the real one, same index: {"psnr", "ssim", "ssim_uniform"}, each (T,) float64, see there.
 
     frames, real.frames   (t, H, W, 3) uint8 RGB
 
     Raises MetricError for no frames, different shapes, other types than uint8 (the data range would be unknown).
     """
 
-    id = "image-pairs@1"
+    id = "image-pairs@2"
     views: tuple[str, ...] = ("frames", "real.frames")
 
     def __call__(self, chunks: Iterable[ClipViews]) -> dict[str, NDArray[Any]]:
-        scores: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+        scores: list[tuple[NDArray[np.float64], ...]] = []
         for chunk in chunks:
             if chunk.real is None:
                 raise ValueError("view 'real.frames' was not made")
@@ -130,11 +166,10 @@ class ImagePairs:
             # One frame at a time: float64 copies of a whole chunk would be most of the memory of an evaluation.
             for k in range(len(frames)):
                 one, other = frames[k : k + 1], real[k : k + 1]
-                scores.append((psnr(one, other, 255.0), ssim(one, other, 255.0)))
+                scores.append(tuple(score(one, other, 255.0) for score in SCORES.values()))
         if not scores:
             raise MetricError("no frames to compare")
-        both = np.concatenate(scores, axis=1)
-        return {"psnr": both[0], "ssim": both[1]}
+        return dict(zip(SCORES, np.concatenate(scores, axis=1), strict=True))
 
 
 def mean_psnr(pair: Features) -> float:
@@ -150,6 +185,11 @@ def mean_psnr(pair: Features) -> float:
 def mean_ssim(pair: Features) -> float:
     """Mean over frames of each frame's SSIM."""
     return float(pair["ssim"].mean())
+
+
+def mean_ssim_uniform(pair: Features) -> float:
+    """Mean over frames of each frame's SSIM with a uniform 7 x 7 window and sample covariances."""
+    return float(pair["ssim_uniform"].mean())
 
 
 def _make(weights: Mapping[str, Weights], options: Mapping[str, Any]) -> Extractor:
@@ -183,5 +223,19 @@ register(
         label="SSIM",
         digits=4,
         source="Wang et al. 2004: per RGB channel, 11 x 11 Gaussian of sigma 1.5, range 255, border left out",
+    )
+)
+register(
+    Metric(
+        name="ssim/skimage-7x7",
+        version=1,
+        needs=(("pair", "image-pairs"),),
+        level="clip",
+        unit="",
+        direction="higher",
+        compute=mean_ssim_uniform,
+        label="SSIM (7x7)",
+        digits=4,
+        source="scikit-image's structural_similarity by default, as in EAT: per RGB channel, uniform 7 x 7, range 255",
     )
 )

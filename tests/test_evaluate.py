@@ -323,7 +323,7 @@ def test_the_run_record_says_what_stands_behind_the_rows(tmp_path: Path, small: 
     [run] = {row.run_id for row in done.rows}
     record = json.loads((tmp_path / "results" / "small" / "runs" / f"{run}.json").read_text())
     assert record["protocol"]["digest"] == small.digest
-    assert record["extractors"] == {"image-pairs": "image-pairs@1", "mean-colour": "mean-colour@1"}
+    assert record["extractors"] == {"image-pairs": "image-pairs@2", "mean-colour": "mean-colour@1"}
     assert record["code"]["packages"]["numpy"] == np.__version__
     assert record["clips"]["a_happy_1"]["num_frames"] == 12
     assert record["hardware"]["cores"]

@@ -1,14 +1,14 @@
 """ArcFace face embeddings, through ONNX Runtime.
 
-Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR 2019. The network here is
-InsightFace's `w600k_mbf` (MobileFaceNet on WebFace600K, pack buffalo_s), far smaller than the r50 and r100 behind
-most printed numbers, hence never just "ArcFace".
+Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR 2019. Printed numbers mostly come
+from InsightFace's ResNet-50 (`w600k_r50`, pack buffalo_l) or ResNet-100 (`glintr100`, antelopev2), which only their
+authors distribute. `w600k_mbf` (MobileFaceNet on WebFace600K, buffalo_s) is far smaller, hence never just "ArcFace".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,17 @@ class ArcFace:
         return result
 
 
-def _make(weights: Mapping[str, Weights], options: Mapping[str, Any]) -> Extractor:
-    return ArcFace("arcface-w600k_mbf", weights["arcface-w600k-mbf"], options.get("device", "cpu"))
+# Extractor and network. The three take the same input; which one it is stands in the name.
+VARIANTS = {
+    "arcface-w600k_mbf": "arcface-w600k-mbf",
+    "arcface-r50": "arcface-w600k-r50",
+    "arcface-r100": "arcface-glint360k-r100",
+}
 
 
-register(ExtractorSpec(name="arcface-w600k_mbf", make=_make, weights=("arcface-w600k-mbf",)))
+def _make(name: str, weights: Mapping[str, Weights], options: Mapping[str, Any]) -> Extractor:
+    return ArcFace(name, weights[VARIANTS[name]], options.get("device", "cpu"))
+
+
+for _name, _network in VARIANTS.items():
+    register(ExtractorSpec(name=_name, make=partial(_make, _name), weights=(_network,)))
