@@ -148,7 +148,7 @@ def frechet_replicates(seed: int, generated: Loader, real: Loader) -> Replicates
     """The distance on subsets of the clips, the same clips on both sides; see metrics.subsampling.
 
     The Gaussians of the blocks are fitted once, in one pass, and merged exactly for each draw. Memory: a D x D factor
-    a block and side.
+    a block and side. Nothing is extrapolated from draws of no more vectors than the features have dimensions.
     """
     clips = sum(1 for _ in generated())
     block = subsampling.deal(seed, clips)
@@ -170,12 +170,13 @@ def frechet_replicates(seed: int, generated: Loader, real: Loader) -> Replicates
     ]
     scored = [on(union) for union in drawn]
     whole = on(sides[0])
+    linear = bool(scored) and min(vectors for vectors, _ in scored) > len(sides[0][0].mean)
     return Replicates(
         count=whole[0],
         clips=np.array([np.isin(block, union).sum() for union in drawn], np.int64),
         vectors=np.array([vectors for vectors, _ in scored], np.int64),
         values=np.array([value for _, value in scored], np.float64),
-        infinite=subsampling.extrapolate(*zip(*scored, whole, strict=True)) if scored else None,
+        infinite=subsampling.extrapolate(*zip(*scored, whole, strict=True)) if linear else None,
     )
 
 

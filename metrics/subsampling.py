@@ -42,8 +42,8 @@ def extrapolate(vectors: Sequence[int], values: Sequence[float]) -> float | None
     """The value at infinitely many vectors: intercept of the least-squares line through (1 / vectors, value).
 
     None when all counts are equal, and when the line ends below zero: a distance that small cannot be told from these
-    sets. The bias is linear in 1 / N only for N well above the dimension of the features: under it the line ends above
-    the truth, though nearer than the value itself.
+    sets. The bias of a Fréchet distance is linear in 1 / N only for N above the dimension of the features; under it
+    the line may end farther from the truth than the value itself, so the caller leaves it out.
     """
     if len(set(vectors)) < 2:
         return None

@@ -22,6 +22,7 @@ A clip's score is the mean over its tracks; `tracks` gives each one's.
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal
@@ -72,7 +73,8 @@ MARGIN = 0.4
 GREY = 110
 
 # An AVI keeps no record of the MP3 encoder's delay, so the sound comes that much later when it is read again; the muxer
-# moves the picture by whole frames so that no time is negative, and the reader shows the first frame until then.
+# moves the picture by whole frames so that no time is negative, and FFmpeg shows the first frame until then. Scenes are
+# read by OpenCV, which knows nothing of it: as many frames as there were, the last ones therefore never looked at.
 LATE_SAMPLES = 1105
 LATE_FRAMES = -(-LATE_SAMPLES // SAMPLES)
 
@@ -319,7 +321,7 @@ class SyncFeatures:
         tracker = Tracker()
         try:
             self._follow(tracker, pictures)
-            samples = self._late(to_int16(np.concatenate(heard)))
+            samples = self._sound(to_int16(np.concatenate(heard)))
             found = accepted(tracker.tracks, self._variant.longer_than, self._variant.wider_than)
             scored = [self._track(track, samples) for track in found]
             places = [(track.first, np.array(track.boxes)) for track in found]
@@ -353,14 +355,12 @@ class SyncFeatures:
             scenes: list[bool] = []
 
             def watched() -> Iterator[Frame]:
-                shown: Iterator[Frame] = (frame for frame, _ in pictures)
-                if self._variant.sound == "mp3":
-                    shown = _held(shown)
-                for frame in self._coded(self._variant.video, shown):
+                for frame in self._coded(self._variant.video, (frame for frame, _ in pictures)):
                     scenes.append(cuts(frame))
                     yield frame
 
-            for k, frame in enumerate(self._coded(self._variant.still, watched())):
+            shown = _late(watched()) if self._variant.sound == "mp3" else watched()
+            for k, frame in enumerate(self._coded(self._variant.still, shown)):
                 tracker.add(frame, self._detector(frame), scenes[k])
         tracker.finish()
 
@@ -372,7 +372,7 @@ class SyncFeatures:
             own = self._audio_codec()(self._variant.crop_sound, own)
         return self._network.compare(lips, own)
 
-    def _late(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
+    def _sound(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
         return self._audio_codec()(self._variant.sound, samples) if self._variant.sound and len(samples) else samples
 
     def _coded(self, codec: str | None, frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -413,10 +413,12 @@ def _pictures(
         raise MetricError("no frames to read lips from")
 
 
-def _held(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """The first frame longer by LATE_FRAMES."""
-    for k, frame in enumerate(frames):
-        yield from [frame] * (1 if k else 1 + LATE_FRAMES)
+def _late(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """As many frames, LATE_FRAMES later: the first one stands until then."""
+    recent: deque[Frame] = deque(maxlen=LATE_FRAMES + 1)
+    for frame in frames:
+        recent.append(frame)
+        yield recent[0]
 
 
 def _packed(
