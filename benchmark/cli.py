@@ -717,6 +717,47 @@ def clusters(embeddings: Path, normalise: bool, min_size: int, permutations: int
     click.echo(job.text(found))
 
 
+@bench.command()
+@click.argument("names", nargs=-1)
+@click.option(
+    "--media", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder with published files."
+)
+@click.option("--slow", is_flag=True, help="Also check what takes minutes: FVD of 128 + 128 videos.")
+def verify(names: tuple[str, ...], media: Path | None, slow: bool) -> None:
+    """Compute published values again with the networks at hand, and print both; with NAMES, of those metrics only.
+
+    "published" was printed by somebody else; "ours" was measured by us and agreed with another implementation. Inputs
+    are made on the spot, or are files that somebody publishes: those are looked for anywhere below --media, by their
+    SHA-256. The exit status is 1 if a value differs by more than its tolerance.
+
+    \b
+    Examples:
+      bench verify
+      bench verify fvd lpips/alex
+      bench verify --media downloads/ --slow
+    """
+    from benchmark import verify as job
+
+    wanted, left = job.chosen(names, slow)
+    found, problems = job.find(media) if media else ({}, [])
+    for problem in problems:
+        click.echo(problem, err=True)
+    click.echo(job.HEAD)
+    states: list[str] = []
+    missing: dict[str, str] = {}
+    for outcome in job.run(wanted, found):
+        click.echo(job.line(outcome))
+        states.append(outcome.state)
+        missing.update(outcome.missing)
+    for fixture in left:
+        click.echo(f"left out, takes minutes: {fixture.values[0].metric} on {fixture.title}; --slow checks it")
+    for name, how in missing.items():
+        click.echo(f"to get {name}: {how}")
+    click.echo(", ".join(f"{states.count(state)} {state.lower()}" for state in ("ok", "FAILED", "unavailable")))
+    if "FAILED" in states:
+        raise SystemExit(1)
+
+
 def main() -> None:
     """Entry point of the console script; an error that the user can mend is one line, not a traceback."""
     try:
