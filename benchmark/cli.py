@@ -458,6 +458,7 @@ def generate(workspace: Path, method_name: str, protocol_name: str, workers: int
 )
 @click.option("--name", help="What to call the method that made --videos.")
 @protocol_option
+@click.option("--metrics", "words", help="all, or names and families, comma-separated.  [default: the protocol's]")
 @click.option("--allow-partial", is_flag=True, help="Let set-level metrics (FID) score an incomplete set, marked.")
 @workers_option
 @device_option
@@ -468,20 +469,24 @@ def evaluate(
     videos: Path | None,
     name: str | None,
     protocol_name: str,
+    words: str | None,
     allow_partial: bool,
     workers: int | None,
     device: str,
 ) -> None:
     """Score a method, or a folder of videos named by the ids of `bench protocol export`, on a protocol.
 
-    What was extracted before is never extracted again. What cannot be scored is a row with its reason; exits with 1
-    if there is no value at all. The noise floor (real against real) is scored along.
+    What was extracted before is never extracted again; --metrics adds to what was scored before. What cannot be scored
+    is a row with its reason; exits with 1 if there is no value at all. The noise floor (real against real) is scored
+    along.
 
     \b
     Examples:
       bench eval --method ground-truth
       bench eval --videos outputs/ --name my-method --protocol demo
       bench eval --method still --device cuda --workers 1
+      bench eval --method still --metrics all
+      bench eval --method still --metrics fid,fvd/i3d-16f,lpips
     """
     from collections import Counter
 
@@ -491,7 +496,8 @@ def evaluate(
     if (method_name is None) == (videos is None) or (videos is None) != (name is None):
         raise BenchError("give either --method NAME, or --videos DIR together with --name NAME")
     asked = protocol.load(protocol_name, workspace)
-    settings = job.Settings(workers or engine.default_workers(), device, allow_partial)
+    metrics = () if words is None else job.chosen(words)
+    settings = job.Settings(workers or engine.default_workers(), device, allow_partial, metrics)
     if videos is not None and name is not None:
         done = job.evaluate_videos(videos, name, asked, workspace, settings)
     else:

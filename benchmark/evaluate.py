@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmark import configs, extraction, generate, matching, protocol, provenance, replicates
+from benchmark import configs, extraction, generate, matching, protocol, provenance, replicates, trained
 from benchmark.errors import BenchError, writable, writing
 from benchmark.extraction import Extracted, Item, Need
 from benchmark.features import Key, Store
@@ -24,9 +26,10 @@ from benchmark.views import MADE, SURVEY, Source
 from leaderboards import results
 from leaderboards.results import Result
 from metrics import base
-from metrics.base import ASKED, Features, Metric, MetricError, Replicates
+from metrics.base import ASKED, Features, Metric, MetricError, Replicates, Table
 from pipelines.datasets import printable
 from pipelines.manifest import Clip
+from pipelines.media import atomic_path
 
 FLOOR = "real-halves"  # reserved name of the row that shows what a set-level metric gives for real against real
 
@@ -35,11 +38,15 @@ Score = tuple[Metric, Pair | None, float | str, int, int]  # pair or whole set, 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to evaluate. None of it but the device and `allow_partial` can change a row."""
+    """How to evaluate. Neither `workers` nor `metrics` can change a row.
+
+    metrics  what to compute, other rows of the method stay as they are; empty: the protocol's metrics
+    """
 
     workers: int = 1
     device: str = "cpu"
     allow_partial: bool = False
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class _Beside:
+    """What is written beside the rows, by metric: draws of a set's value, and a table of details."""
+
+    worth: dict[str, Replicates] = field(default_factory=dict)
+    details: dict[str, Table] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     """What all scores of one evaluation share."""
 
@@ -75,6 +90,23 @@ class _Run:
 
     def why_unavailable(self, metric: Metric) -> str | None:
         return next((self.unavailable[name] for _, name in metric.needs if name in self.unavailable), None)
+
+
+def chosen(words: str) -> tuple[str, ...]:
+    """The metrics that a comma-separated list names: "all", a metric, or a family ("fid") with all its variants.
+
+    Raises BenchError for a word that is none of them, with the nearest.
+    """
+    names = base.names()
+    families = {name.partition("/")[0] for name in names}
+    found: dict[str, None] = {}
+    for word in filter(None, (word.strip() for word in words.split(","))):
+        if word != "all" and word not in names and word not in families:
+            raise BenchError(f"--metrics {word!r} is no metric and no family; {configs.nearest(word, names)}")
+        found |= dict.fromkeys(name for name in names if word in ("all", name, name.partition("/")[0]))
+    if not found:
+        raise BenchError(f"--metrics {words!r} names nothing; expected all, or names as in `bench metrics list`")
+    return tuple(found)
 
 
 def evaluate_method(method_name: str, asked: Protocol, workspace: Path, settings: Settings) -> Evaluation:
@@ -139,33 +171,38 @@ def _writable(asked: Protocol, workspace: Path) -> None:
 def evaluate(
     entries: Sequence[Entry], method: Method, asked: Protocol, workspace: Path, settings: Settings
 ) -> Evaluation:
-    """Score every entry by every metric of the protocol and write results/<protocol>/<method>.parquet.
+    """Score every entry by every metric that is asked for and write results/<protocol>/<method>.parquet.
 
     Nothing is dropped: a clip or a metric that cannot be scored is a row with its reason. A set-level metric
     refuses a set with missing clips, unless told to; n_used tells. Rows do not depend on the number of workers.
+    Rows of other metrics stay, as long as they are of the same videos and the same protocol.
 
     Raises BenchError for an unknown metric, and when features or rows cannot be written.
     """
-    scores = _metrics(asked)
+    scores = _metrics(asked, settings)
     needs = [need for metric in scores for need in metric.needs if need != ASKED]
     run = _start(method, asked, workspace, settings, scores, needs)
     found = _extract(run, entries)
     rows: list[Score] = []
-    worth: dict[str, Replicates] = {}
+    beside = _Beside()
     for metric in scores:
         scored = [e.pair for e in entries if metric.emotions is None or e.pair.emotion in metric.emotions]
+        everyone = [found[pair.pair_id] for pair in scored]
+        columns = [(everyone, need) for need in metric.needs]
+        made: list[Score] = []
         if metric.level == "clip":
             for pair in scored:
                 value = _clip_score(run, metric, pair, found[pair.pair_id])
-                rows.append((metric, pair, value, int(isinstance(value, float)), 1))
+                made.append((metric, pair, value, int(isinstance(value, float)), 1))
         elif scored:
-            everyone = [found[pair.pair_id] for pair in scored]
-            columns = [(everyone, need) for need in metric.needs]
-            value, n_used, n_expected = _set_score(run, metric, scored, columns)
-            rows.append((metric, None, value, n_used, n_expected))
-            if metric.replicates is not None and isinstance(value, float):
-                worth[metric.name] = _replicates(run, metric, metric.replicates, _given(scored, columns))
-    return _write(run, [entry.pair for entry in entries], found, rows, worth)
+            made = [(metric, None, *_set_score(run, metric, scored, columns))]
+        rows += made
+        if any(isinstance(value, float) for _, _, value, _, _ in made):
+            if metric.replicates is not None:
+                beside.worth[metric.name] = _replicates(run, metric, metric.replicates, _given(scored, columns))
+            if metric.details is not None:
+                beside.details[metric.name] = _details(run, metric.details, scored, columns)
+    return _write(run, [entry.pair for entry in entries], found, rows, beside)
 
 
 def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, settings: Settings) -> Evaluation | None:
@@ -174,7 +211,7 @@ def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, setti
     """
     scores = [
         metric
-        for metric in _metrics(asked)
+        for metric in _metrics(asked, settings)
         if metric.level == "set" and {side for side, _ in metric.needs} == {"generated", "real"}
     ]
     if not scores or any(pair.target.still for pair in members):
@@ -192,21 +229,37 @@ def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, setti
     for metric in scores:
         columns: list[tuple[Sequence[Extracted], Need]] = [(side[s], ("real", name)) for s, name in metric.needs]
         rows.append((metric, None, *_set_score(run, metric, (), columns)))
-    return _write(run, members, found, rows, {})
+    return _write(run, members, found, rows, _Beside())
 
 
 def _written(run: _Run, members: Sequence[Pair]) -> bool:
-    """Whether the rows of this method stand already, from the same code, protocol, test set and weights."""
+    """Whether the rows of these metrics stand already, from the same code, protocol, test set and weights."""
+    wanted = json.loads(json.dumps(_contents(run, members, {})))
+    parts = ("metrics", "extractors", "weights")
+
+    def same(record: Mapping[str, Any]) -> bool:
+        return all(
+            value.items() <= record.get(key, {}).items() if key in parts else record.get(key) == value
+            for key, value in wanted.items()
+            if key != "clips"
+        )
+
+    standing = {row.metric for row, record in _recorded(run) if row.error is None and same(record)}
+    return standing >= {metric.name for metric in run.metrics}
+
+
+def _recorded(run: _Run) -> list[tuple[Result, Mapping[str, Any]]]:
+    """The rows that this method has, each with the record of its run; none of them where one is damaged."""
     folder = run.workspace / "results" / run.asked.name
     try:
         rows = results.read(folder / f"{run.method.name}.parquet")
-        record = json.loads((folder / "runs" / f"{rows[0].run_id}.json").read_text(encoding="utf-8"))
-    except (results.ResultError, OSError, ValueError, IndexError):
-        return False
-    wanted = json.loads(json.dumps(_contents(run, members, {})))
-    return all(record.get(key) == value for key, value in wanted.items() if key != "clips") and all(
-        row.error is None for row in rows
-    )
+        records = {
+            run_id: json.loads((folder / "runs" / f"{run_id}.json").read_text(encoding="utf-8"))
+            for run_id in {row.run_id for row in rows}
+        }
+        return [(row, records[row.run_id]) for row in rows if isinstance(records[row.run_id], dict)]
+    except (results.ResultError, OSError, ValueError):
+        return []
 
 
 def split_halves(members: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -215,9 +268,9 @@ def split_halves(members: Sequence[Pair], seed: int) -> tuple[list[Pair], list[P
     return order[0::2], order[1::2]
 
 
-def _metrics(asked: Protocol) -> list[Metric]:
+def _metrics(asked: Protocol, settings: Settings) -> list[Metric]:
     try:
-        return [base.metric(name) for name in asked.metrics]
+        return [base.metric(name) for name in settings.metrics or asked.metrics]
     except KeyError as error:
         raise BenchError(f"protocol {asked.name}: {error.args[0]}") from None
 
@@ -260,7 +313,9 @@ def _extract(run: _Run, entries: Sequence[Entry]) -> dict[str, Extracted]:
         if e.error is None
     ]
     found = extraction.run(run.plan, items, run.settings.workers, f"evaluate {run.method.name}")
-    return {e.pair.pair_id: found.get(e.pair.pair_id) or Extracted(e.pair.pair_id, error=e.error) for e in entries}
+    every = {e.pair.pair_id: found.get(e.pair.pair_id) or Extracted(e.pair.pair_id, error=e.error) for e in entries}
+    trained.refuse(run.plan, [e.pair for e in entries], every)
+    return every
 
 
 def _asked(pair: Pair) -> Features:
@@ -333,6 +388,13 @@ def _replicates(
         raise BenchError(f"{metric.name}: {error}") from None
 
 
+def _details(run: _Run, of: Callable[..., Table], pairs: Sequence[Pair], columns: Columns) -> Table:
+    """The table of a metric's details over the clips that can be used."""
+    lost = _lost(columns)
+    ids = [pair.pair_id for pair in pairs if pair.pair_id not in lost]
+    return of(ids, *(map(partial(_load, run), one) for one in _given(pairs, columns)))
+
+
 def _compute(run: _Run, metric: Metric, given: Sequence[Given | Sequence[Given]]) -> float | str:
     load = partial(_load, run)
     try:
@@ -349,9 +411,9 @@ def _write(
     members: Sequence[Pair],
     found: Mapping[str, Extracted],
     scores: Iterable[Score],
-    worth: Mapping[str, Replicates],
+    beside: _Beside,
 ) -> Evaluation:
-    """Rows, their draws and the record of the run; the rows last, so that what they name is there."""
+    """Rows, what stands beside them and the record of the run; the rows last, so that what they name is there."""
     contents = _contents(run, members, found)
     identifier = provenance.run_id(contents)
     rows = [
@@ -368,7 +430,7 @@ def _write(
             error=value if isinstance(value, str) else None,
             n_used=n_used,
             n_expected=n_expected,
-            replicates=replicates.file_name(run.method.name, metric.name) if metric.name in worth else None,
+            replicates=replicates.file_name(run.method.name, metric.name) if metric.name in beside.worth else None,
             run_id=identifier,
         )
         for metric, pair, value, n_used, n_expected in scores
@@ -380,13 +442,61 @@ def _write(
         "seconds": round(time.perf_counter() - run.started, 2),
     }
     path = folder / f"{run.method.name}.parquet"
+    stay, replaced = _others(run, contents)
     with writing(folder):
         provenance.write(folder / "runs", identifier, contents, circumstances)
-        for name, draws in worth.items():
-            replicates.write(draws, folder / replicates.file_name(run.method.name, name))
-        results.write(rows, path)
-    warnings = (replicates.remark(metric, worth[metric.name]) for metric in run.metrics if metric.name in worth)
-    return Evaluation(path, rows, [*_remarks(run.plan, found.values()), *filter(None, warnings)])
+        for metric in run.metrics:
+            draws = folder / replicates.file_name(run.method.name, metric.name)
+            table = folder / "details" / run.method.name / f"{metric.name.replace('/', '_')}.csv"
+            draws.unlink(missing_ok=True)
+            table.unlink(missing_ok=True)
+            if metric.name in beside.worth:
+                replicates.write(beside.worth[metric.name], draws)
+            if metric.name in beside.details:
+                _write_csv(beside.details[metric.name], table)
+        results.write([*rows, *stay], path)
+    warnings = [
+        replicates.remark(metric, beside.worth[metric.name]) for metric in run.metrics if metric.name in beside.worth
+    ]
+    remarks = [*_remarks(run.plan, found.values()), *filter(None, warnings)]
+    if replaced:
+        remarks.append(
+            f"rows of {len(replaced)} other metrics ({replaced[0]}, ...) were of other videos, another protocol or "
+            "another test set, and are gone; --metrics computes them again"
+        )
+    if beside.details:
+        remarks.append(f"details of {', '.join(beside.details)} are in {folder / 'details' / run.method.name}")
+    return Evaluation(path, rows, remarks)
+
+
+def _others(run: _Run, contents: Mapping[str, Any]) -> tuple[list[Result], list[str]]:
+    """(rows of metrics that this run does not compute and that hold for what it has scored, names of those that do
+    not hold)."""
+    now = json.loads(json.dumps(contents))
+    names = {metric.name for metric in run.metrics}
+
+    def holds(record: Mapping[str, Any]) -> bool:
+        return _scored(record) == _scored(now)
+
+    rows = [(row, holds(record)) for row, record in _recorded(run) if row.metric not in names]
+    return [row for row, good in rows if good], sorted({row.metric for row, good in rows if not good})
+
+
+def _scored(record: Mapping[str, Any]) -> list[Any]:
+    """What was scored, of the record of a run: two runs of equal things may stand in one file."""
+    clips = record.get("clips", {})
+    return [
+        record.get("protocol", {}).get("digest"),
+        *(record.get(key) for key in ("pairs", "method", "views")),
+        {name: clip.get("sha256") for name, clip in clips.items()},
+    ]
+
+
+def _write_csv(table: Table, path: Path) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(table)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _contents(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted]) -> dict[str, Any]:

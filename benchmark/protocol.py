@@ -76,7 +76,7 @@ class Pairing:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """One TOML file. Every field but title and columns changes numbers, and so enters the digest.
+    """One TOML file. Every field but title, metrics and columns changes numbers, and so enters the digest.
 
     eval_crop        "as-is": both sides must have one frame size; "common-detector": both are cut anew around
                      the face by the same detector, to eval_size pixels, before anything is scored
@@ -101,7 +101,7 @@ class Protocol:
     @property
     def digest(self) -> str:
         contents = asdict(self)
-        del contents["title"], contents["columns"]
+        del contents["title"], contents["metrics"], contents["columns"]
         return configs.digest(contents)
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 Features = Mapping[str, NDArray[Any]]
 Side = Literal["generated", "real", "reference", "pair", "asked"]
 Level = Literal["clip", "set"]
+Table = Sequence[Sequence[object]]  # lines, the first of them the heading
 Direction = Literal["higher", "lower", "closer-to-real"]
 
 MODULES = (  # a new family or network is a new file and its name here
@@ -152,6 +153,7 @@ class Metric:
     replicates  replicates(seed, *loaders) of a set-level metric, each loader() giving an iterable of the clips'
                 features of one need in the same order as the others, as often as it is called
     enough      feature vectors under which the value is known to depend on their number: a warning is written
+    details     details(ids, *iterables of the clips' features, one a need): a table that is written beside the rows
     """
 
     name: str
@@ -167,6 +169,7 @@ class Metric:
     emotions: tuple[str, ...] | None = None
     replicates: Callable[..., Replicates] | None = None
     enough: int = 0
+    details: Callable[..., Table] | None = None
 
 
 _METRICS: dict[str, Metric] = {}

@@ -24,7 +24,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -38,6 +38,7 @@ from metrics.base import (
     Features,
     Metric,
     MetricError,
+    Table,
     Weights,
     register,
 )
@@ -484,6 +485,24 @@ def offsets(clips: Iterable[Features]) -> dict[int, int]:
     return counts
 
 
+def track_table(ids: Sequence[str], clips: Iterable[Features]) -> Table:
+    """The tracks of all clips: a line a track, headed by what TrackScore holds."""
+    lines: list[Sequence[object]] = [
+        ["clip", *(f.name for f in fields(TrackScore) if f.name != "box"), "left", "top", "right", "bottom"]
+    ]
+    for clip, features in zip(ids, clips, strict=True):
+        for track in tracks(features):
+            values = asdict(track)
+            box = values.pop("box")
+            lines.append([clip, *values.values(), *box])
+    return lines
+
+
+def offset_table(ids: Sequence[str], clips: Iterable[Features]) -> Table:
+    """The histogram of `offsets`, a line a shift."""
+    return [["offset", "tracks"], *offsets(clips).items()]
+
+
 def published_example(features: Features) -> dict[str, tuple[float, float]]:
     """(published, measured) of syncnet_python's data/example.avi by the variant `cropped`: 3, 5.353, 10.021.
 
@@ -536,16 +555,17 @@ _SOURCES = {
     "cropped": "joonson/syncnet_python @6efbb1c, demo_syncnet.py on ready crops",
     "bench": "our own crop and track rule; network and distance of joonson/syncnet_python @6efbb1c",
 }
-_ROWS: tuple[tuple[str, Callable[[Features], float], str, Direction, str, int], ...] = (
-    ("lse-c", confidence, "", "higher", "LSE-C", 3),
-    ("lse-d", distance, "", "lower", "LSE-D", 3),
-    ("lse-offset", offset, "frames", "closer-to-real", "AV offset", 1),
-    ("lse-c-zero", confidence_at_zero, "", "higher", "LSE-C (offset 0)", 3),
-    ("lse-d-zero", distance_at_zero, "", "lower", "LSE-D (offset 0)", 3),
+_Details = Callable[..., Table] | None
+_ROWS: tuple[tuple[str, Callable[[Features], float], str, Direction, str, int, _Details], ...] = (
+    ("lse-c", confidence, "", "higher", "LSE-C", 3, track_table),
+    ("lse-d", distance, "", "lower", "LSE-D", 3, None),
+    ("lse-offset", offset, "frames", "closer-to-real", "AV offset", 1, offset_table),
+    ("lse-c-zero", confidence_at_zero, "", "higher", "LSE-C (offset 0)", 3, None),
+    ("lse-d-zero", distance_at_zero, "", "lower", "LSE-D (offset 0)", 3, None),
 )
 for _variant in VARIANTS:
     register(_spec(_variant))
-    for _name, _compute, _unit, _direction, _label, _digits in _ROWS:
+    for _name, _compute, _unit, _direction, _label, _digits, _details in _ROWS:
         register(
             Metric(
                 name=f"{_name}/{_variant.name}",
@@ -558,5 +578,6 @@ for _variant in VARIANTS:
                 label=_label,
                 digits=_digits,
                 source=f"{_SOURCES[_variant.name]}; mean over the tracks of a clip",
+                details=_details,
             )
         )

@@ -5,7 +5,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,10 +21,12 @@ from tiny import MeanColour, dataset, people, pictures, protocol_file
 
 from benchmark import engine, evaluate, extraction, matching, protocol, views
 from benchmark.cli import bench
+from benchmark.errors import BenchError
 from benchmark.evaluate import Settings
 from benchmark.features import Store
 from benchmark.generate import folder, load_method
 from benchmark.protocol import Pair, Protocol
+from benchmark.publish import publish
 from benchmark.views import ViewError, fan_out
 from leaderboards import results
 from leaderboards.results import Result
@@ -257,6 +259,58 @@ def test_nothing_is_extracted_twice(tmp_path: Path, small: Protocol) -> None:
     assert (tmp_path / "results" / "small" / "ground-truth.parquet").read_bytes() == before
     evaluate.evaluate_method("still", small, tmp_path, Settings())
     assert MeanColour.calls == 18  # another method: its own six
+
+
+def test_metrics_are_added_to_what_was_scored_before(tmp_path: Path, small: Protocol) -> None:
+    """Part by part gives the rows of all at once, with their own runs; rows of other videos do not stay."""
+    every = evaluate.evaluate_method("still", small, tmp_path, Settings())
+    floor = (tmp_path / "results" / "small" / "real-halves.parquet").read_bytes()
+    every.path.unlink()
+    parts = [("colour/clip",), ("colour/set", "psnr/frame-mean")]
+    for names in parts:
+        done = evaluate.evaluate_method("still", small, tmp_path, Settings(metrics=names))
+        assert {row.metric for row in done.rows} == set(names)
+    assert [replace(row, run_id="") for row in results.read(every.path)] == results.check(
+        replace(row, run_id="") for row in every.rows
+    )
+    assert len({row.run_id for row in results.read(every.path)}) == 2
+    assert (tmp_path / "results" / "small" / "real-halves.parquet").read_bytes() == floor
+    tables = publish("small", tmp_path)  # columns of the protocol, from several runs
+    assert tables.markdown.count("| n/a ") == 2  # the floor's clip-level metrics
+
+    again = evaluate.evaluate_method("still", small, tmp_path, Settings(metrics=("colour/clip",)))
+    assert not any("are gone" in remark for remark in again.remarks)
+    other = replace(small, frames_per_clip=2)
+    moved = evaluate.evaluate_method("still", other, tmp_path, Settings(metrics=("colour/clip",)))
+    assert any("2 other metrics (colour/set, ...)" in remark for remark in moved.remarks)
+    assert {row.metric for row in results.read(every.path)} == {"colour/clip"}
+
+
+def test_metrics_are_chosen_by_name_family_or_all() -> None:
+    assert evaluate.chosen("psnr, ssim/gaussian") == ("psnr/frame-mean", "ssim/gaussian")
+    assert set(evaluate.chosen("fid")) == {name for name in base.names() if name.startswith("fid/")}
+    assert evaluate.chosen("all") == tuple(base.names())
+    with pytest.raises(BenchError, match=r"'ssim/gausian' is no metric and no family; did you mean 'ssim/gaussian'"):
+        evaluate.chosen("psnr,ssim/gausian")
+    with pytest.raises(BenchError, match="names nothing"):
+        evaluate.chosen(" , ")
+
+
+def test_details_are_written_beside_the_rows(tmp_path: Path, small: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    def details(ids: Sequence[str], clips: Iterable[base.Features]) -> base.Table:
+        return [["clip", "red"], *([i, float(c["colour"][0, 0])] for i, c in zip(ids, clips, strict=True))]
+
+    clip = replace(base.metric("colour/clip"), details=details)
+    monkeypatch.setitem(base._METRICS, clip.name, clip)
+    done = evaluate.evaluate_method("still", small, tmp_path, Settings())
+    path = tmp_path / "results" / "small" / "details" / "still" / "colour_clip.csv"
+    assert done.remarks[-1] == f"details of colour/clip are in {path.parent}"
+    lines = path.read_text().splitlines()
+    assert lines[0] == "clip,red"
+    assert [line.split(",")[0] for line in lines[1:]] == [row.clip_id for row in done.rows if row.metric == clip.name]
+    monkeypatch.setitem(base._METRICS, clip.name, replace(clip, details=None))
+    evaluate.evaluate_method("still", small, tmp_path, Settings())
+    assert not path.exists()  # nothing stale stands beside new rows
 
 
 def test_equal_pictures_under_another_sound_are_not_extracted_again(tmp_path: Path, small: Protocol) -> None:

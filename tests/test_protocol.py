@@ -85,7 +85,7 @@ def test_an_unknown_name_suggests_the_nearest(tmp_path: Path) -> None:
 
 
 def test_the_digest_follows_what_changes_numbers_and_nothing_else() -> None:
-    assert replace(SMALL, title="Other", columns=("x",)).digest == SMALL.digest
+    assert replace(SMALL, title="Other", metrics=("x",), columns=("x",)).digest == SMALL.digest
     for change in (
         {"seed": 1},
         {"frames_per_clip": 5},
