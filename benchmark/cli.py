@@ -764,6 +764,59 @@ def verify(names: tuple[str, ...], media: Path | None, slow: bool) -> None:
         raise SystemExit(1)
 
 
+@bench.group("train")
+def train_group() -> None:
+    """Train a network of the suite on a prepared dataset."""
+
+
+@train_group.command("emotion-classifier")
+@click.option("--data", metavar="NAME", required=True, help="Prepared dataset, or a manifest.parquet.")
+@click.option("--steps", type=click.IntRange(1), default=2000, show_default=True, help="More of them go on training.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames a step.")
+@click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="Of AdamW.")
+@click.option(
+    "--labels",
+    type=click.Choice(["mead", "affectnet-7", "crema-d", "dice-talk"]),
+    default="mead",
+    show_default=True,
+    help="Emotions to tell apart, where the data has them: MEAD's eight, or seven (without contempt), six, four.",
+)
+@click.option("--size", type=click.IntRange(32, 512), default=224, show_default=True, help="Side of a frame in pixels.")
+@click.option("--frames-per-clip", type=click.IntRange(1), default=16, show_default=True, help="Spread evenly.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--resume/--fresh", default=True, show_default=True, help="Go on where it stopped, or train anew.")
+@device_option
+@workers_option
+@click.pass_obj
+def train_emotion_classifier(
+    workspace: Path, /, data: str, device: str, workers: int | None, resume: bool, **chosen: Any
+) -> None:
+    """Train EAT-Face's VGG-16 emotion classifier for Emo-Acc, on the train split of a prepared dataset.
+
+    The val split chooses the step, the real frames of the test split say how good it is. The classifier is installed
+    for the metrics emo-acc; it refuses to score clips that it was trained on. One is installed at a time: `bench
+    weights add emotion-classifier-vgg16 FILE` takes another one back, and every run records the digest of its own.
+    Interrupted, the same command goes on where it stopped. A GPU needs minutes; on a CPU choose a small --size.
+
+    \b
+    Examples:
+      bench train emotion-classifier --data mead-eat-face --device cuda
+      bench train emotion-classifier --data crema-d --labels crema-d --size 64 --steps 500
+    """
+    from benchmark import engine
+    from benchmark import train as job
+    from benchmark.prepare import find_manifest
+    from pipelines.datasets import DatasetError
+    from pipelines.manifest import ManifestError
+    from reference_models.fit import FitError
+
+    with one_line(ManifestError, DatasetError, FitError):
+        at, settings = find_manifest(workspace, data), job.Settings(**chosen)
+        workers = workers or engine.default_workers()
+        done = job.emotion_classifier(at, workspace, settings, device=device, workers=workers, resume=resume)
+    click.echo(done.text())
+
+
 def main() -> None:
     """Entry point of the console script; an error that the user can mend is one line, not a traceback."""
     try:

@@ -87,6 +87,7 @@ class Entry:
     converted_sha256: str | None = None
     official: tuple[Official, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
+    made_by: str | None = None
 
     @property
     def loadable(self) -> str:
@@ -98,7 +99,7 @@ class Entry:
         """The command that gets this network."""
         if self.official or self.mirrors:
             return f"bench weights fetch {self.name}"
-        return f"bench weights add {self.name} FILE"
+        return self.made_by or f"bench weights add {self.name} FILE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,11 @@ MODULES = (  # a new family or network is a new file and its name here
     "networks.arcface",
     "networks.lpips",
     "emotion",
+    "emotion_accuracy",
     "clusters",
     "networks.fer",
     "networks.emo_affectnet",
+    "networks.vgg16",
 )
 
 

@@ -29,7 +29,7 @@ def test_every_metric_has_a_line_and_a_page_without_its_networks() -> None:
         page = CliRunner().invoke(bench, ["metrics", "show", name])
         assert page.exit_code == 0, page.output
         assert metric.source in page.output
-        assert ("bench weights" in page.output) == needs_network
+        assert ("get it with `bench" in page.output) == needs_network
         assert metric.compute.__doc__, f"{name}: its definition is the docstring of what computes it"
 
 
