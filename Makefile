@@ -1,6 +1,7 @@
 # make demo    a synthetic dataset, end to end: prepare, eval, leaderboard
 # make test    lint, types, layers, tests                make slow    the minutes-long tests
 # make lint    the first three of those                  make clean   remove .venv and caches, never a workspace
+# make parity  docs/parity.md anew: each metric against other implementations, on ../shared/data
 #
 # Each builds .venv first when it is missing or older than pyproject.toml or constraints.txt. With TORCH=keep the torch
 # that you installed into .venv yourself (a CUDA build, say) stays: python3.11 -m venv .venv, .venv/bin/pip install
@@ -10,7 +11,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow parity lint clean
 .DEFAULT_GOAL := test
 
 PYTHON := .venv/bin/python
@@ -23,6 +24,9 @@ test: lint
 
 slow: .venv/.stamp
 	@$(PYTHON) -m pytest -m slow
+
+parity: .venv/.stamp
+	@$(PYTHON) -m pytest -m parity --parity-report docs/parity.md
 
 lint: .venv/.stamp
 	@$(PYTHON) -m ruff check .

@@ -9,6 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from parity import (  # noqa: F401  fixtures and hooks
+    parity,
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_sessionfinish,
+)
 from samples import tone
 
 from pipelines import media

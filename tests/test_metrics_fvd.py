@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from jax_i3d import with_jax
+from parity import CLOSED, NETWORK, Parity
 from safetensors.numpy import load_file
 from skimage import data
 
@@ -58,49 +60,18 @@ def logits(network: i3d.Network, video: np.ndarray, size: int) -> np.ndarray:
         return network(pieces, video.shape[1])
 
 
-def with_jax(arrays: Mapping[str, np.ndarray], video: np.ndarray) -> np.ndarray:
-    """I3D of a whole (T, 224, 224, 3) clip at once, with XLA's own SAME padding: independent of metrics.networks."""
-    jnp, lax = pytest.importorskip("jax.numpy"), pytest.importorskip("jax.lax")
-    layout = ("NDHWC", "OIDHW", "NDHWC")
-
-    def unit(x: Any, name: str, stride: int = 1) -> Any:
-        x = lax.conv_general_dilated(
-            x, arrays[f"{name}.conv.weight"], (stride,) * 3, "SAME", dimension_numbers=layout, precision="highest"
-        )
-        deviation = np.sqrt(arrays[f"{name}.norm.var"].astype(np.float64) + 1e-3).astype(np.float32)
-        x = (x - arrays[f"{name}.norm.mean"]) / deviation + arrays[f"{name}.norm.bias"]
-        return jnp.maximum(x, 0)
-
-    def pool(x: Any, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Any:
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, *kernel, 1), (1, *stride, 1), "SAME")
-
-    def mixed(x: Any, name: str) -> Any:
-        at = f"Mixed_{name}.Branch_"
-        branches = [unit(x, f"{at}0/Conv3d_0a_1x1")]
-        branches += [unit(unit(x, f"{at}{k}/Conv3d_0a_1x1"), f"{at}{k}/Conv3d_0b_3x3") for k in (1, 2)]
-        return jnp.concatenate([*branches, unit(pool(x, (3, 3, 3), (1, 1, 1)), f"{at}3/Conv3d_0b_1x1")], -1)
-
-    x = pool(unit(jnp.asarray(video)[None], "Conv3d_1a_7x7", 2), (1, 3, 3), (1, 2, 2))
-    x = pool(unit(unit(x, "Conv3d_2b_1x1"), "Conv3d_2c_3x3"), (1, 3, 3), (1, 2, 2))
-    x = pool(mixed(mixed(x, "3b"), "3c"), (3, 3, 3), (2, 2, 2))
-    for name in ("4b", "4c", "4d", "4e", "4f"):
-        x = mixed(x, name)
-    x = mixed(mixed(pool(x, (2, 2, 2), (2, 2, 2)), "5b"), "5c")
-    x = lax.reduce_window(x, 0.0, lax.add, (1, 2, 7, 7, 1), (1,) * 5, "VALID") / 98
-    head = arrays["Logits/Conv3d_0c_1x1.conv.weight"].reshape(400, 1024)
-    return np.asarray((x[0, :, 0, 0] @ head.T + arrays["Logits/Conv3d_0c_1x1.conv.bias"]).mean(0))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [11, 18])
-def test_the_network_equals_another_frameworks(whole: I3D, count: int) -> None:
+def test_the_network_equals_another_frameworks(whole: I3D, count: int, parity: Parity) -> None:
     """1e-4 of logits of order 8: float32 sums in another order. 11 and 18 frames pad differently in every layer."""
     noise = np.random.default_rng(count).normal(0, 0.2, (count, 224, 224, 3))
     video = (moving(count, 224, 224) / 127.5 - 1 + noise).clip(-1, 1).astype(np.float32)
     expected = with_jax(load_file(weights.path("i3d-kinetics-400", fetch=False)), video)
     assert np.ptp(expected) > 4
     planes = np.ascontiguousarray(video.transpose(3, 0, 1, 2))
+    given: dict[str, Any] = {"part": "network", "against": "JAX", "on": "a photograph that slides"}
     for size in (count, 5):  # at once, and piece by piece
+        parity("fvd/*", ours=logits(whole.network, planes, size), expected=expected, tolerance=NETWORK, **given)
         np.testing.assert_allclose(logits(whole.network, planes, size), expected, atol=1e-4)
 
 
@@ -167,11 +138,15 @@ def test_preprocessing(size: tuple[int, int]) -> None:
         (13, 146.5150766503179, 1e-5),
     ],
 )
-def test_published_distance_of_black_and_white(whole: I3D, count: int, expected: float, tolerance: float) -> None:
+def test_published_distance_of_black_and_white(
+    whole: I3D, count: int, expected: float, tolerance: float, parity: Parity
+) -> None:
     """Eight equal videos a side: the covariances vanish."""
     black, white = (whole(clip(np.full((count, 64, 64, 3), value, np.uint8))) for value in (0, 255))
     value = metric("fvd/i3d-all-frames").compute([black] * 8, [white] * 8)
-    assert value == pytest.approx(expected, rel=tolerance)
+    given: dict[str, Any] = {"against": "the TF-Hub module, printed" if count == 30 else "another float32 program"}
+    on = f"black and white, {count} frames"
+    parity("fvd/i3d-all-frames", on=on, ours=value, expected=expected, tolerance=tolerance, **given)
 
 
 def test_the_window_is_the_middle(whole: I3D) -> None:
@@ -195,7 +170,7 @@ def test_real_clips_whatever_the_pieces(
     whole: I3D, real: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1e-5 of the largest logit: convolutions over longer pieces may sum in another order."""
-    path = real("mead/M003_front_happy_3_001.mp4")
+    path = real("mead/M003/video/front/disgusted/level_1/015.mp4")
     frames = np.stack(list(media.read_frames(path, 25, num_frames=27)))
     one = whole(clip(frames))["features"]
     monkeypatch.setattr(i3d, "STRIDE", 7)
@@ -219,7 +194,7 @@ def test_clips_that_do_not_do(whole: I3D) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_published_fvd_of_random_videos() -> None:
+def test_published_fvd_of_random_videos(parity: Parity) -> None:
     """10.13808537 was printed for the TF-Hub module on 128 + 128 videos of noise, handed over in [0, 1] as they are."""
     network = load("i3d-all-frames").network
     sides = []
@@ -227,4 +202,6 @@ def test_published_fvd_of_random_videos() -> None:
         rng = np.random.RandomState(seed)
         videos = (rng.rand(16, 224, 224, 3).astype(np.float32).transpose(3, 0, 1, 2) for _ in range(128))
         sides.append([{"features": logits(network, np.ascontiguousarray(video), 16)[None]} for video in videos])
-    assert metric("fvd/i3d-all-frames").compute(*sides) == pytest.approx(10.13808536529541, rel=1e-6)
+    given: dict[str, Any] = {"against": "the TF-Hub module, printed", "on": "128 + 128 videos of noise"}
+    value = metric("fvd/i3d-all-frames").compute(*sides)
+    parity("fvd/i3d-all-frames", ours=value, expected=10.13808536529541, tolerance=CLOSED, **given)

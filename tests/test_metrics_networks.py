@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import CLOSED, Parity
 from skimage import data
 
 from benchmark import weights
@@ -102,7 +103,7 @@ def test_inception_views_and_errors() -> None:
 
 
 @pytest.mark.slow
-def test_published_fid() -> None:
+def test_published_fid(parity: Parity) -> None:
     """256 CIFAR-10 train against 256 validation images: 110.28082617 was printed by another implementation."""
     if not CIFAR.exists():
         pytest.skip("../shared/fixtures/fid/cifar256.npz is not on this machine")
@@ -110,7 +111,8 @@ def test_published_fid() -> None:
     images = np.load(CIFAR)
     train, validation = (fid(clip(images[name].transpose(0, 2, 3, 1), 50)) for name in ("tr", "va"))
     value = metric("fid/torch-fidelity").compute([validation], [train])
-    assert value == pytest.approx(110.28082617202443, rel=1e-6)
+    against, on = "the TF1 graph, printed", "CIFAR-10, 256 + 256 images"
+    parity("fid/torch-fidelity", against=against, on=on, ours=value, expected=110.28082617202443, tolerance=CLOSED)
 
 
 def aligned(image: np.ndarray) -> np.ndarray:

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from parity import CLOSED, NETWORK, Parity
 from scipy.interpolate import interp1d
 from scipy.signal import medfilt
 from skimage import data
@@ -30,6 +31,8 @@ from metrics.networks.syncnet import SyncNet
 from pipelines import media
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
+SEVERAL = [HealthCheck.function_scoped_fixture]  # `parity` only takes notes
+TRACKED = ("lse-*/syncnet-python*", "lse-*/latentsync", "lse-*/bench")
 CODECS = {"recode": media.recode, "recode_audio": media.recode_audio}
 
 
@@ -109,7 +112,7 @@ def chunks(whole: ClipViews, size: int) -> Iterator[ClipViews]:
 # The network
 
 
-def test_the_seeded_fixture(real: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_seeded_fixture(real: Callable[[str], Path], tmp_path: Path, parity: Parity) -> None:
     """All intermediates of the published code on the published clip: 1e-4, float32 sums in another order."""
     if not FIXTURES.exists():
         pytest.skip("the fixtures are not on this machine (../shared/fixtures)")
@@ -153,6 +156,13 @@ def test_the_seeded_fixture(real: Callable[[str], Path], tmp_path: Path) -> None
     assert metric("lse-c/cropped").compute(features) == pytest.approx(want["confidence"], abs=1e-4)
     assert metric("lse-d-zero/cropped").compute(features) == pytest.approx(want["mdist"][15], abs=1e-4)
     assert sync.published_example(features)["offset"] == (3.0, 14.0)
+    rows = {"lse-offset": "offset", "lse-d": "min_dist", "lse-c": "confidence"}
+    scores = {family: want[key] for family, key in rows.items()} | {"lse-d-zero": want["mdist"][15]}
+    given = {"part": "seeded weights", "against": "syncnet_python", "on": "its example.avi"}
+    for family, value in scores.items():
+        ours = metric(f"{family}/cropped").compute(features)
+        parity(f"{family}/cropped", ours=ours, expected=value, tolerance=NETWORK, **given)
+    parity("lse-*", ours=means, expected=want["mdist"], tolerance=NETWORK, **(given | {"part": "network, seeded"}))
 
 
 def test_windows_are_those_of_five_frames(weights: dict[str, Weights]) -> None:
@@ -245,12 +255,14 @@ def mfcc_by_definition(signal: np.ndarray) -> np.ndarray:
 
 
 @given(st.integers(1, 2500), st.integers(0, 1000), st.sampled_from([0, 3, 300, 32767]))
-@settings(max_examples=25)
-def test_mfcc_is_the_defined_one(count: int, seed: int, loud: int) -> None:
+@settings(max_examples=25, suppress_health_check=SEVERAL)
+def test_mfcc_is_the_defined_one(parity: Parity, count: int, seed: int, loud: int) -> None:
     samples = np.random.default_rng(seed).integers(-loud, loud, count, endpoint=True).astype(np.int16)
     ours, expected = syncnet.mfcc(samples), mfcc_by_definition(samples)
     assert ours.shape == expected.shape
     np.testing.assert_allclose(ours, expected, atol=1e-9)
+    on = {"part": "MFCC", "against": "a plain reading", "on": "noise"}
+    parity("lse-*", ours=ours, expected=expected, tolerance=CLOSED, **on)
 
 
 # Distances
@@ -270,14 +282,22 @@ def distances_by_definition(lips: np.ndarray, voices: np.ndarray) -> np.ndarray:
     arrays.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(4)), elements=st.floats(-9, 9)),
     st.integers(0, 100),
 )
-@settings(max_examples=40)
-def test_distances_and_scores_are_the_defined_ones(lips: np.ndarray, seed: int) -> None:
+@settings(max_examples=40, suppress_health_check=SEVERAL)
+def test_distances_and_scores_are_the_defined_ones(parity: Parity, lips: np.ndarray, seed: int) -> None:
     voices = np.random.default_rng(seed).standard_normal(lips.shape)
     expected = distances_by_definition(lips, voices)
     np.testing.assert_allclose(syncnet.distances(lips, voices), expected, atol=1e-9)
+    on = {"part": "distances", "against": "torch's pairwise_distance", "on": "random features"}
+    parity("lse-*", ours=syncnet.distances(lips, voices), expected=expected, tolerance=CLOSED, **on)
     features = packed(syncnet.distances(lips, voices))
     means = torch.from_numpy(expected).mean(dim=0)
     (track,) = sync.tracks(features)
+    scores = {"lse-d": means.min(), "lse-c": means.median() - means.min(), "lse-d-zero": means[15]}
+    scores["lse-c-zero"] = means.median() - means[15]
+    if means.min() > 0.1:  # what is stored is float32
+        ours = [metric(f"{family}/cropped").compute(features) for family in scores]
+        same = {"part": "scores", "against": "torch's min and median", "on": "random features"}
+        parity("lse-*", ours=ours, expected=list(scores.values()), tolerance=CLOSED, **same)
     assert track.distance == pytest.approx(means.min().item(), abs=1e-5)
     assert track.confidence == pytest.approx((means.median() - means.min()).item(), abs=1e-5)
     assert track.distance_at_zero == pytest.approx(means[15].item(), abs=1e-5)
@@ -337,10 +357,13 @@ def crop_by_definition(image: np.ndarray, x: float, y: float, s: float) -> np.nd
 
 
 @given(st.floats(0, 90), st.floats(0, 70), st.floats(2, 80))
-@settings(max_examples=60)
-def test_crops_are_the_defined_ones(x: float, y: float, s: float) -> None:
+@settings(max_examples=60, suppress_health_check=SEVERAL)
+def test_crops_are_the_defined_ones(parity: Parity, x: float, y: float, s: float) -> None:
     image = data.astronaut()[50:120, 150:240]
     np.testing.assert_array_equal(sync.crop(image, x, y, s), crop_by_definition(image, x, y, s))
+    given = {"part": "crop", "against": "a plain reading", "on": "a photograph"}
+    for names in TRACKED:
+        parity(names, ours=sync.crop(image, x, y, s), expected=crop_by_definition(image, x, y, s), tolerance=0, **given)
 
 
 def test_a_face_outside_the_picture_cannot_be_cut() -> None:
@@ -383,8 +406,8 @@ def tracks_by_definition(scene: list[list[dict[str, Any]]], longer_than: int, wi
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=12)
-def test_tracks_and_their_crops_are_the_defined_ones(seed: int) -> None:
+@settings(max_examples=12, suppress_health_check=SEVERAL)
+def test_tracks_and_their_crops_are_the_defined_ones(parity: Parity, seed: int) -> None:
     """Faces that come, go, wander and are missed; a scene cut; all in one pass here, one by one there."""
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (90, 60, 80, 3)).astype(np.uint8)
@@ -414,6 +437,9 @@ def test_tracks_and_their_crops_are_the_defined_ones(seed: int) -> None:
     for track, (every, boxes) in zip(ours, expected, strict=True):
         assert (track.first, track.last) == (every[0], every[-1])
         np.testing.assert_allclose(track.boxes, boxes, atol=1e-9)
+        on = {"part": "tracks", "against": "a plain reading", "on": "wandering boxes"}
+        for names in TRACKED:
+            parity(names, ours=track.boxes, expected=boxes, tolerance=CLOSED, **on)
         side = medfilt(np.maximum(boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]) / 2, 13)
         x, y = (medfilt((boxes[:, k] + boxes[:, k + 2]) / 2, 13) for k in (0, 1))
         for k, shown in enumerate(track.crops()):
@@ -486,7 +512,7 @@ def faces_by_definition(heads: list[tuple[np.ndarray, np.ndarray]], size: tuple[
     return np.array([[v * f for v, f in zip(r[:4], scale, strict=True)] for r in kept(sure, 0.1)]).reshape(-1, 4)
 
 
-def test_faces_are_decoded_as_defined(weights: dict[str, Weights]) -> None:
+def test_faces_are_decoded_as_defined(weights: dict[str, Weights], parity: Parity) -> None:
     detector = s3fd.S3fdDetector(weights["s3fd"])
     for boxes, faces in zip(detector._network.loc, detector._network.conf, strict=True):
         boxes.weight.data *= 0.01  # near their anchors, and sure ones of all sizes: else one covers all others
@@ -502,6 +528,9 @@ def test_faces_are_decoded_as_defined(weights: dict[str, Weights]) -> None:
     found = detector(picture)
     assert len(expected) > 3  # or the test says nothing
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-2)
+    on = {"part": "S3FD's boxes, seeded weights", "against": "a plain reading", "on": "a photograph"}
+    for names in TRACKED[:2]:
+        parity(names, ours=found, expected=expected, tolerance=NETWORK, **on)
     with pytest.raises(MetricError, match="frames are 100x90"):
         detector(picture[:90, :100])
 
@@ -535,7 +564,7 @@ def test_suppression_is_the_defined_one(count: int, seed: int, limit: float) -> 
 
 
 @pytest.mark.parametrize("name", ["cropped", "wav2lip-lrs"])
-def test_whole_frames_whatever_the_chunks(name: str, weights: dict[str, Weights]) -> None:
+def test_whole_frames_whatever_the_chunks(name: str, weights: dict[str, Weights], parity: Parity) -> None:
     """JPEG, then for wav2lip-lrs the squash: the distances are those of frames made so here, all at once."""
     whole = clip(13, 224)
     if name == "wav2lip-lrs":
@@ -549,10 +578,12 @@ def test_whole_frames_whatever_the_chunks(name: str, weights: dict[str, Weights]
         np.testing.assert_allclose(found["distances"], expected, rtol=1e-5)
         assert found["windows"].tolist() == [8]
         assert found["frames"].tolist() == [13]
-    assert metric(f"lse-d/{name}").compute(found) == pytest.approx(expected.mean(axis=0).min(), rel=1e-5)
+    on = {"part": "seeded weights", "against": "the pipeline step by step", "on": "a photograph that slides"}
+    ours, plain = metric(f"lse-d/{name}").compute(found), expected.mean(axis=0).min()
+    parity(f"lse-d/{name}", ours=ours, expected=plain, tolerance=NETWORK, **on)
 
 
-def test_bench_crops_around_the_landmarks(weights: dict[str, Weights]) -> None:
+def test_bench_crops_around_the_landmarks(weights: dict[str, Weights], parity: Parity) -> None:
     """No recoding and the published crop: the distances are those of crops made here, all at once."""
     whole = clip(29, 224, face=(130.0, 100.0, 40.0))
     points = whole.view("landmarks")[..., :2].astype(float)
@@ -567,6 +598,9 @@ def test_bench_crops_around_the_landmarks(weights: dict[str, Weights]) -> None:
     found = extractor("bench", weights, {})(chunks(replace(whole, landmarks=missed), 7))
     np.testing.assert_allclose(found["boxes"], boxes, atol=1e-3)
     np.testing.assert_allclose(found["distances"], expected, rtol=2e-4)
+    on = {"part": "seeded weights", "against": "the pipeline step by step", "on": "a photograph that slides"}
+    ours, plain = metric("lse-d/bench").compute(found), expected.mean(axis=0).min()
+    parity("lse-d/bench", ours=ours, expected=plain, tolerance=NETWORK, **on)
 
 
 class Scripted:
