@@ -154,7 +154,7 @@ def _bootstrap(
 def _ratio(
     taken: NDArray[np.float64], sums: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over clips and its linearised standard error with each person `taken` so often: (R, people) to (R,) twice."""
+    """Mean over clips, its linearised standard error, with each person `taken` so often: (R, people) to (R,) twice."""
     people, clips = taken.shape[1], taken @ counts
     means = taken @ sums / clips
     residual = sums[None] - means[:, None] * counts[None]
