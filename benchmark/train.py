@@ -39,6 +39,7 @@ from reference_models import fit
 START = "lpips-vgg16"  # whose convolutions the classifier starts from
 WEIGHT_DECAY = 1e-3  # EAT-Face, section IV-A
 WARMUP = 50  # steps
+EVERY = 200  # steps from one checkpoint, and one look at the val split, to the next
 TURN, SCALE, SHIFT = 5.0, (0.95, 1.1), 0.04  # augmentation: degrees to either side, factor, share of the side,
 CONTRAST, BRIGHTNESS = (0.8, 1.2), 20.0  # factor about mid-grey, levels of 255 to either side
 
@@ -120,8 +121,8 @@ def emotion_classifier(
             warmup=WARMUP,
             clip_norm=1.0,
             seed=settings.seed,
-            save_every=200,
-            validate_every=200,
+            save_every=EVERY,
+            validate_every=EVERY,
             keep=1,
         ),
         folder,
