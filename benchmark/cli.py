@@ -817,6 +817,55 @@ def train_emotion_classifier(
     click.echo(done.text())
 
 
+@bench.command()
+@click.option("--metric", "words", required=True, help="A family (fvd), or one of its metrics, then the default.")
+@click.option("--method", "method_name", help="Name of a method or path of its TOML file.")
+@click.option(
+    "--videos", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of videos instead."
+)
+@click.option("--name", help="What to call the method that made --videos.")
+@protocol_option
+@click.option("--allow-partial", is_flag=True, help="Let set-level metrics (FID) score an incomplete set, marked.")
+@workers_option
+@device_option
+@click.pass_obj
+def explain(
+    workspace: Path,
+    words: str,
+    method_name: str | None,
+    videos: Path | None,
+    name: str | None,
+    protocol_name: str,
+    allow_partial: bool,
+    workers: int | None,
+    device: str,
+) -> None:
+    """Score the same clips by all variants of a metric, and tell how far each choice moves the score.
+
+    Choices are taken otherwise one at a time: value range, resizing, crop, frames, number of clips, minimum track, as
+    far as the family has them. Features are stored as by `bench eval`, results are not: the second call is instant.
+
+    \b
+    Examples:
+      bench explain --metric fvd --method still --protocol demo
+      bench explain --metric fid/clean-fid --videos outputs/ --name my-method
+    """
+    from benchmark import engine, evaluate, protocol
+    from benchmark import explain as job
+
+    if (method_name is None) == (videos is None) or (videos is None) != (name is None):
+        raise BenchError("give either --method NAME, or --videos DIR together with --name NAME")
+    asked = protocol.load(protocol_name, workspace)
+    job.variants(words, asked)  # a misspelt name is told before anything is generated
+    settings = evaluate.Settings(workers or engine.default_workers(), device, allow_partial)
+    if videos is not None and name is not None:
+        method, entries, matched = evaluate.video_entries(videos, name, asked, workspace)
+        click.echo(matched)
+    else:
+        method, entries = evaluate.method_entries(str(method_name), asked, workspace, settings)
+    click.echo(job.text(job.explain(words, entries, method, asked, workspace, settings)))
+
+
 def main() -> None:
     """Entry point of the console script; an error that the user can mend is one line, not a traceback."""
     try:

@@ -111,6 +111,17 @@ def chosen(words: str) -> tuple[str, ...]:
 
 def evaluate_method(method_name: str, asked: Protocol, workspace: Path, settings: Settings) -> Evaluation:
     """Generate what is missing, score it, and score the noise floor. Raises BenchError as generate() and evaluate()."""
+    method, entries = method_entries(method_name, asked, workspace, settings)
+    done = evaluate(entries, method, asked, workspace, settings)
+    # Afterwards: what it needs of the real clips is mostly stored now.
+    real_halves([entry.pair for entry in entries], asked, workspace, settings)
+    return done
+
+
+def method_entries(
+    method_name: str, asked: Protocol, workspace: Path, settings: Settings
+) -> tuple[Method, list[Entry]]:
+    """What a method made of each pair; generates what is missing. Raises BenchError as generate()."""
     method = generate.load_method(method_name, workspace)
     _refuse_floor(method.name)
     members = protocol.members(asked, workspace)
@@ -122,13 +133,20 @@ def evaluate_method(method_name: str, asked: Protocol, workspace: Path, settings
         error = made[pair.pair_id].error
         video = folder / f"{pair.pair_id}.mp4"
         entries.append(Entry(pair, None, f"not generated: {error}") if error else Entry(pair, video))
-    done = evaluate(entries, method, asked, workspace, settings)
-    real_halves(members, asked, workspace, settings)  # afterwards: what it needs of the real clips is mostly stored now
-    return done
+    return method, entries
 
 
 def evaluate_videos(videos: Path, name: str, asked: Protocol, workspace: Path, settings: Settings) -> Evaluation:
-    """Score a folder of anybody's videos; its remarks begin with what matched.
+    """Score a folder of anybody's videos; its remarks begin with what matched. Raises BenchError as video_entries()
+    and evaluate()."""
+    method, entries, matched = video_entries(videos, name, asked, workspace)
+    done = evaluate(entries, method, asked, workspace, settings)
+    real_halves([entry.pair for entry in entries], asked, workspace, settings)
+    return replace(done, remarks=[matched, *done.remarks])
+
+
+def video_entries(videos: Path, name: str, asked: Protocol, workspace: Path) -> tuple[Method, list[Entry], str]:
+    """A folder of anybody's videos as a method, the video of each pair, and what matched.
 
     Raises BenchError for a name that cannot be a file name or is one of the package's methods, and when no file
     matches.
@@ -153,9 +171,7 @@ def evaluate_videos(videos: Path, name: str, asked: Protocol, workspace: Path, s
         video = matched.found.get(pair.pair_id)
         entries.append(Entry(pair, video, None if video else reason))
     method = Method(name, name, generator="", licence="", conditioning=asked.conditioning)
-    done = evaluate(entries, method, asked, workspace, settings)
-    real_halves(members, asked, workspace, settings)
-    return replace(done, remarks=[matched.report(), *done.remarks])
+    return method, entries, matched.report()
 
 
 def _refuse_floor(name: str) -> None:
@@ -183,9 +199,35 @@ def evaluate(
     needs = [need for metric in scores for need in metric.needs if need != ASKED]
     run = _start(method, asked, workspace, settings, scores, needs)
     found = _extract(run, entries)
+    rows, beside = _scores(run, entries, found)
+    return _write(run, [entry.pair for entry in entries], found, rows, beside)
+
+
+def measure(
+    entries: Sequence[Entry],
+    method: Method,
+    asked: Protocol,
+    workspace: Path,
+    settings: Settings,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[list[Score], dict[str, Replicates]]:
+    """The scores that evaluate() would write, and the draws of each set-level metric; only features are stored.
+
+    options   of ExtractorSpec, besides those that the protocol sets; hashable values
+    """
+    scores = _metrics(asked, settings)
+    needs = [need for metric in scores for need in metric.needs if need != ASKED]
+    run = _start(method, asked, workspace, settings, scores, needs)
+    run = replace(run, plan=replace(run.plan, options={**run.plan.options, **(options or {})}))
+    rows, beside = _scores(run, entries, _extract(run, entries))
+    return rows, beside.worth
+
+
+def _scores(run: _Run, entries: Sequence[Entry], found: Mapping[str, Extracted]) -> tuple[list[Score], _Beside]:
+    """Every score of the run's metrics, and what is to stand beside the rows."""
     rows: list[Score] = []
     beside = _Beside()
-    for metric in scores:
+    for metric in run.metrics:
         scored = [e.pair for e in entries if metric.emotions is None or e.pair.emotion in metric.emotions]
         everyone = [found[pair.pair_id] for pair in scored]
         columns = [(everyone, need) for need in metric.needs]
@@ -202,7 +244,7 @@ def evaluate(
                 beside.worth[metric.name] = _replicates(run, metric, metric.replicates, _given(scored, columns))
             if metric.details is not None:
                 beside.details[metric.name] = _details(run, metric.details, scored, columns)
-    return _write(run, [entry.pair for entry in entries], found, rows, beside)
+    return rows, beside
 
 
 def real_halves(members: Sequence[Pair], asked: Protocol, workspace: Path, settings: Settings) -> Evaluation | None:

@@ -248,7 +248,9 @@ FIXTURES = (
     Fixture(
         "black and white, 30 frames",
         _black_and_white(2, 30),
-        (Value("fvd/i3d-all-frames", 151.39244, 1e-6, relative=True),),  # TF-Hub's module; any number of equal videos
+        # Printed by TF-Hub's module, of any number of equal videos; in float64 151.392474. On constant frames float32
+        # rounding alone, which depends on the number of threads, moves it by 1e-6.
+        (Value("fvd/i3d-all-frames", 151.39244, 5e-6, relative=True),),
         clips=2,
     ),
     Fixture(
@@ -266,7 +268,8 @@ FIXTURES = (
     Fixture(
         "noise, 128 + 128 videos",
         _noise,
-        (Value("fvd/i3d-all-frames", 10.13808537, 1e-6, relative=True),),  # StyleGAN-V, of TF-Hub's module
+        # StyleGAN-V, of TF-Hub's module; by SciPy's sqrtm, which loses 6e-7 here.
+        (Value("fvd/i3d-all-frames", 10.13808537, 2e-6, relative=True),),
         clips=128,
         slow=True,
     ),

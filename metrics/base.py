@@ -117,7 +117,10 @@ class ExtractorSpec:
 
     Options, all of them optional: "device" ("cpu" or "cuda[:n]"), "frames_per_clip" (int; None is all) for an
     extractor of a set-level metric, and for one that imitates a pipeline of files "recode" and "recode_audio":
-    callables (codec, frames) -> frames and (codec, int16 samples) -> samples, whose codecs metrics.sync names.
+    callables (codec, frames) -> frames and (codec, int16 samples) -> samples, whose codecs metrics.sync names. Choices
+    that `bench explain` tries have options too: "unsigned", "antialias", "squash" (True) and "first" (frames) of I3D,
+    "unsigned" of LPIPS, "resizing" (another extractor's name) of Inception, "longer_than" (detections) of SyncNet's
+    tracks. What is not the default is told by the id.
     `make` must be cheap: a network is loaded at the first call, so that the id is known without it.
     """
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -541,7 +541,9 @@ def confidence_at_zero(features: Features) -> float:
 
 def _spec(variant: Variant) -> ExtractorSpec:
     def make(weights: Mapping[str, Weights], options: Mapping[str, Any]) -> Extractor:
-        return SyncFeatures(variant, weights, options)
+        if (count := options.get("longer_than")) is None:
+            return SyncFeatures(variant, weights, options)
+        return SyncFeatures(replace(variant, name=f"{variant.name}+{count}", longer_than=count), weights, options)
 
     networks = ("s3fd", "syncnet-v2") if variant.faces == "s3fd" else ("syncnet-v2",)
     return ExtractorSpec(name=variant.extractor, make=make, weights=networks)

@@ -36,6 +36,7 @@ SHORTEST = 10  # frames of which the last layers still make two steps, as common
 WINDOW = 16
 WAITING = 256 << 20  # bytes
 EPS = 1e-3
+TRAPS = ("antialias", "squash", "unsigned")  # options, see `prepare`
 MIXED = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 
 Arrays = Mapping[str, "Tensor"]
@@ -184,20 +185,26 @@ class Network:
         return logits
 
 
-def prepare(frames: Tensor) -> Tensor:
+def prepare(frames: Tensor, *, unsigned: bool = False, antialias: bool = False, squash: bool = False) -> Tensor:
     """(t, H, W, 3) uint8 to (3, t, 224, 224) float32 in [-1, 1].
 
     The shorter side to 224, bilinear about pixel centres without antialiasing, the longer one rounded up, then the
-    middle: common_metrics_on_video_quality, its "styleganv" FVD.
+    middle: common_metrics_on_video_quality, its "styleganv" FVD. What else circulates gives other numbers: values in
+    [0, 1] (`unsigned`), resizing with antialiasing, both sides squashed to 224.
     """
     import torch.nn.functional as F
 
     height, width = frames.shape[1:3]
     scale = SIZE / min(height, width)
     size = (SIZE, math.ceil(width * scale)) if height < width else (math.ceil(height * scale), SIZE)
-    images = F.interpolate(frames.permute(0, 3, 1, 2).float() / 255, size=size, mode="bilinear", align_corners=False)
+    if squash:
+        size = (SIZE, SIZE)
+    images = F.interpolate(
+        frames.permute(0, 3, 1, 2).float() / 255, size=size, mode="bilinear", align_corners=False, antialias=antialias
+    )
     top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
-    return (images[:, :, top : top + SIZE, left : left + SIZE].transpose(0, 1) - 0.5) * 2
+    middle = images[:, :, top : top + SIZE, left : left + SIZE].transpose(0, 1)
+    return middle if unsigned else (middle - 0.5) * 2
 
 
 class _Waiting:
@@ -227,15 +234,27 @@ class I3D:
     """Frames of a clip to the logits of I3D: {"features": (1, 400) float32}.
 
     window   frames that count, from the middle of the clip: frame floor((T - window) / 2) and on; None is all frames
+    first    frames that count, from the first one on, instead
+    traps    keyword arguments of `prepare`: numbers of other people's making
     frames   (t, H, W, 3) uint8 RGB of any size
 
     Raises MetricError for a clip shorter than the window, or than 10 frames.
     """
 
-    def __init__(self, name: str, window: int | None, weights: Weights, device: str) -> None:
-        self.id = f"{name}@{weights.sha256[:8]}"
+    def __init__(
+        self,
+        name: str,
+        window: int | None,
+        weights: Weights,
+        device: str,
+        first: int | None = None,
+        traps: tuple[str, ...] = (),
+    ) -> None:
+        self.id = "+".join([f"{name}@{weights.sha256[:8]}", *([f"first-{first}"] if first else []), *traps])
         self.views: tuple[str, ...] = ("frames",)
-        self._window = window
+        self._window = first or window
+        self._from_start = first is not None
+        self._traps = dict.fromkeys(traps, True)
         self._weights = weights
         self._device = device
         self.device = device.partition(":")[0]
@@ -256,16 +275,18 @@ class I3D:
             if frames.count < shortest:
                 name = self.id.partition("@")[0]
                 raise MetricError(f"the clip has {frames.count} frames; {name} takes {shortest} or more")
-            start = (frames.count - window) // 2
+            start = 0 if self._from_start else (frames.count - window) // 2
             with full_precision(self._device):
                 pieces = (
-                    prepare(torch.from_numpy(piece).to(self._device)) for piece in frames.pieces(start, start + window)
+                    prepare(torch.from_numpy(piece).to(self._device), **self._traps)
+                    for piece in frames.pieces(start, start + window)
                 )
                 return {"features": self.network(pieces, window)[None]}
 
 
 def _make(name: str, window: int | None, weights: Mapping[str, Weights], options: Mapping[str, Any]) -> Extractor:
-    return I3D(name, window, weights["i3d-kinetics-400"], options.get("device", "cpu"))
+    traps = tuple(trap for trap in TRAPS if options.get(trap))
+    return I3D(name, window, weights["i3d-kinetics-400"], options.get("device", "cpu"), options.get("first"), traps)
 
 
 for _name, _window in (("i3d-all-frames", None), (f"i3d-{WINDOW}f", WINDOW)):

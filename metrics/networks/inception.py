@@ -130,7 +130,7 @@ class FidInception:
 
 def _make(variant: str, weights: Mapping[str, Weights], options: Mapping[str, Any]) -> Extractor:
     given = options.get("frames_per_clip"), options.get("device", "cpu")
-    return FidInception(variant, weights["fid-inception"], *given)
+    return FidInception(options.get("resizing", variant), weights["fid-inception"], *given)
 
 
 for _variant in VARIANTS:

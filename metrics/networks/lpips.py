@@ -53,13 +53,16 @@ class Lpips:
     lpips_spatial   mean over the frame's pixels of the sum of the layers' maps, each resized to the frame
                     (bilinear about pixel centres); what the package gives for spatial=True, averaged
 
+    `unsigned` hands over [0, 1] as if it were [-1, 1]: a common mistake, whose size `bench explain` tells.
+
     Raises MetricError for no frames, different shapes, smaller frames, other types than uint8.
     """
 
     views: tuple[str, ...] = ("frames", "real.frames")
 
-    def __init__(self, variant: str, weights: Weights, device: str) -> None:
-        self.id = f"lpips-{variant}@{weights.sha256[:8]}"
+    def __init__(self, variant: str, weights: Weights, device: str, unsigned: bool = False) -> None:
+        self.id = f"lpips-{variant}@{weights.sha256[:8]}{'+unsigned' if unsigned else ''}"
+        self._scale, self._low = (255.0, 0.0) if unsigned else (127.5, -1.0)
         self._net = NETS[variant]
         self._variant = variant
         self._weights = weights
@@ -110,7 +113,7 @@ class Lpips:
         with full_precision(self._device):
             pixels = torch.from_numpy(np.concatenate([frames, real])).to(self._device).permute(0, 3, 1, 2).float()
             shift, scale = (torch.tensor(v, device=self._device).view(1, 3, 1, 1) for v in (SHIFT, SCALE))
-            x = (pixels / 127.5 - 1 - shift) / scale  # (2n, 3, H, W)
+            x = (pixels / self._scale + self._low - shift) / scale  # (2n, 3, H, W)
             for k, (stride, padding) in enumerate(self._net.convolutions):
                 if k in self._net.pooled:
                     x = functional.max_pool2d(x, self._net.pool, 2)
@@ -128,7 +131,8 @@ class Lpips:
 
 
 def _make(variant: str, weights: Mapping[str, Weights], options: Mapping[str, Any]) -> Extractor:
-    return Lpips(variant, weights[NETS[variant].weights], options.get("device", "cpu"))
+    given = options.get("device", "cpu"), options.get("unsigned", False)
+    return Lpips(variant, weights[NETS[variant].weights], *given)
 
 
 for _variant, _net in NETS.items():
