@@ -77,13 +77,13 @@ class Trained:
         lines = [*self.remarks, f"{self.path}, installed for emo-acc/vgg16"]
         of = rates(self.confusion)
         if of:
-            words = list(of)
-            lines += ["", f"real test frames{'':6}Emo-Acc.   classified as {'  '.join(words)}"]
+            words = [word for k, word in enumerate(EIGHT) if word in of or self.confusion[:, k].any()]
+            lines += ["", f"{'real test frames':18}Emo-Acc.   of them classified as  {'  '.join(words)}"]
             for word, rate in of.items():
                 counts = (self.confusion[EIGHT.index(word), EIGHT.index(other)] for other in words)
                 cells = "  ".join(f"{count:>{len(other)}}" for other, count in zip(words, counts, strict=True))
-                lines.append(f"{word:22}{100 * rate:7.2f}%   {'':13} {cells}")
-            lines.append(f"{'average':22}{100 * float(np.mean(list(of.values()))):7.2f}%")
+                lines.append(f"{word:18}{100 * rate:7.2f}%{'':25}{cells}")
+            lines.append(f"{'average':18}{100 * float(np.mean(list(of.values()))):7.2f}%")
         return "\n".join(lines)
 
 

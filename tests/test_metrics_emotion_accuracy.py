@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from parity import CLOSED, NETWORK, Parity
 from safetensors.torch import load_file, save, save_file
 from skimage import data
 from torch.nn import functional
@@ -59,7 +60,7 @@ def test_accuracy_is_the_mean_over_emotions_of_their_frames(clips: list[tuple[st
     assert counts.sum() == sum(len(named) for _, named in clips)
 
 
-def test_random_probabilities_against_numpy() -> None:
+def test_random_probabilities_against_numpy(parity: Parity) -> None:
     """Pooled over clips of different lengths: the frames of an emotion count, not its clips."""
     rng = np.random.default_rng(0)
     words = [EIGHT[k] for k in rng.integers(8, size=40)]
@@ -67,7 +68,9 @@ def test_random_probabilities_against_numpy() -> None:
     truth = np.repeat(words, [len(clip["probability"]) for clip in clips])
     named = np.array(EIGHT)[np.concatenate([clip["probability"] for clip in clips]).argmax(1)]
     by_hand = 100 * np.mean([(named[truth == word] == word).mean() for word in sorted(set(words))])
-    assert metrics.metric("emo-acc/vgg16").compute(clips, asked(*words)) == pytest.approx(by_hand, abs=1e-9)
+    ours = metrics.metric("emo-acc/vgg16").compute(clips, asked(*words))
+    on = f"{len(truth)} frames of drawn probabilities"
+    parity("emo-acc*/vgg16", against="NumPy, frames pooled", on=on, ours=ours, expected=by_hand, tolerance=CLOSED)
     table = confusion_table([str(k) for k in range(40)], clips, asked(*words))
     assert table[0] == ["asked", *EIGHT]
     for row in table[1:]:
@@ -154,7 +157,7 @@ def written_out(state: dict[str, torch.Tensor], faces: np.ndarray) -> np.ndarray
     return (logits.exp() / logits.exp().sum(1, keepdim=True)).numpy()
 
 
-def test_network_equals_the_paper_written_out(classifier: Path) -> None:
+def test_network_equals_the_paper_written_out(classifier: Path, parity: Parity) -> None:
     """Within 1e-5 of probability; columns in EIGHT's order, NaN where the classifier has no class."""
     frames = np.stack([data.astronaut()[k : k + 48, 2 * k + 200 : 2 * k + 248] for k in range(0, 60, 3)])
     made = EmotionVgg16(Weights(classifier, "0" * 64), None, "cpu")
@@ -166,6 +169,9 @@ def test_network_equals_the_paper_written_out(classifier: Path) -> None:
     expected = written_out(load_file(classifier), frames)
     assert np.ptp(expected, axis=0).min() > 0.05  # the frames are told apart
     np.testing.assert_allclose(found[:, known], expected, atol=1e-5)
+    against, on = "VGG-16 written out in float64", "20 crops of a photograph, drawn head"
+    numbers = {"ours": found[:, known], "expected": expected, "tolerance": NETWORK}
+    parity("emo-acc*/vgg16", part="network", against=against, on=on, **numbers)
     assert np.isnan(np.delete(found, known, axis=1)).all()
 
 
