@@ -20,7 +20,7 @@ from benchmark import configs, extraction, generate, matching, protocol, provena
 from benchmark.errors import BenchError, writable, writing
 from benchmark.extraction import Extracted, Item, Need
 from benchmark.features import Key, Store
-from benchmark.generate import Method
+from benchmark.generate import Made, Method
 from benchmark.protocol import Pair, Protocol
 from benchmark.views import MADE, SURVEY, Source
 from leaderboards import results
@@ -51,11 +51,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A pair and the video to score it by; without a video, the reason."""
+    """A pair and the video to score it by; without a video, the reason. `made`: what generation recorded."""
 
     pair: Pair
     video: Path | None
     error: str | None = None
+    made: Made | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What is written beside the rows, by metric: draws of a set's value, and a table of details."""
+    """What is written beside the rows. By metric: draws of a set's value, and a table of details. And what it cost to
+    generate the videos, where they were generated here."""
 
     worth: dict[str, Replicates] = field(default_factory=dict)
     details: dict[str, Table] = field(default_factory=dict)
+    generation: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +133,9 @@ def method_entries(
     folder = generate.folder(method.name, asked, workspace)
     entries = []
     for pair in members:
-        error = made[pair.pair_id].error
-        video = folder / f"{pair.pair_id}.mp4"
-        entries.append(Entry(pair, None, f"not generated: {error}") if error else Entry(pair, video))
+        one = made[pair.pair_id]
+        video = None if one.error else folder / f"{pair.pair_id}.mp4"
+        entries.append(Entry(pair, video, f"not generated: {one.error}" if one.error else None, one))
     return method, entries
 
 
@@ -200,6 +203,7 @@ def evaluate(
     run = _start(method, asked, workspace, settings, scores, needs)
     found = _extract(run, entries)
     rows, beside = _scores(run, entries, found)
+    beside = replace(beside, generation=generate.cost(entry.made for entry in entries if entry.made))
     return _write(run, [entry.pair for entry in entries], found, rows, beside)
 
 
@@ -482,6 +486,7 @@ def _write(
         "hardware": provenance.hardware(run.settings.device),
         "workers": run.settings.workers,
         "seconds": round(time.perf_counter() - run.started, 2),
+        "generation": beside.generation,
     }
     path = folder / f"{run.method.name}.parquet"
     stay, replaced = _others(run, contents)
@@ -550,6 +555,7 @@ def _contents(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted]
         "allow_partial": run.settings.allow_partial,
         "protocol": {**asdict(asked), "digest": asked.digest},
         "pairs": protocol.pairs_digest(members),
+        "split": protocol.split_of(asked, run.workspace),
         "method": asdict(run.method),
         "metrics": {
             m.name: {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import math
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmark import configs, engine, protocol
+from benchmark import configs, engine, protocol, provenance
 from benchmark.errors import BenchError, writable, writing
 from benchmark.protocol import Conditioning, Pair, Protocol
 from pipelines import media
@@ -41,6 +42,7 @@ class Method:
     kind          "baseline" rows may read the real frames whatever the conditioning
     audio         "target": the sound of the pair; "shuffled": that of another pair, cut or repeated to length
     conditioning  "target-pose" methods may read the real frames; they are never scored with one-shot ones
+    driven_by     what the method is told, as DICE-Talk's tables group methods; empty: not said
     licence       of the method's code and weights, shown by `bench methods list`
     """
 
@@ -51,6 +53,7 @@ class Method:
     kind: Literal["baseline", "method"] = "method"
     audio: Literal["target", "shuffled"] = "target"
     conditioning: Conditioning = "one-shot"
+    driven_by: Literal["", "audio", "audio + video", "audio + prompt"] = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -60,6 +63,8 @@ class Made:
 
     key      digest of everything that determines the video
     seconds  wall time of generation and encoding
+    machine  the GPU that was used, else the CPU
+    ram_mib  peak of the process so far; gpu_mib: peak of what torch held on the GPU, None where it used none
     """
 
     pair_id: str
@@ -68,6 +73,9 @@ class Made:
     seconds: float
     error: str | None
     trace: str | None = None
+    machine: str | None = None
+    ram_mib: int | None = None
+    gpu_mib: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +151,20 @@ def generate(
     return done
 
 
+def cost(made: Iterable[Made]) -> dict[str, Any] | None:
+    """What videos cost: their number, seconds in all, machines, and the highest peaks; None for none that was made."""
+    done = [one for one in made if one.sha256 is not None]
+    if not done:
+        return None
+    return {
+        "clips": len(done),
+        "seconds": round(math.fsum(one.seconds for one in done), 3),
+        "machines": sorted({one.machine for one in done if one.machine}),
+        "ram_mib": max((one.ram_mib for one in done if one.ram_mib is not None), default=None),
+        "gpu_mib": max((one.gpu_mib for one in done if one.gpu_mib is not None), default=None),
+    }
+
+
 def donors(members: Sequence[Pair], seed: int) -> dict[str, Pair]:
     """Another pair for each pair, every one used once: another sentence and person wherever that is possible.
 
@@ -168,7 +190,7 @@ def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: str) -
     given = {pair.pair_id: pair for pair in members}
     if method.audio == "shuffled":
         given = donors(members, asked.seed)
-    contents = {k: v for k, v in asdict(method).items() if k not in ("title", "licence")}
+    contents = {k: v for k, v in asdict(method).items() if k not in ("title", "licence", "driven_by")}
     for pair in members:
         donor, target = given[pair.pair_id], pair.target
         seed = protocol.seeded(asked.seed, pair.pair_id) % 2**31
@@ -219,7 +241,7 @@ def _make(method: Method, source: Path, to: Path, job: _Job) -> Made:
             raise
         video.unlink(missing_ok=True)  # an older video must not pass for this job's
         made = replace(made, error=_line(error), trace=traceback.format_exc())
-    made = replace(made, seconds=round(time.perf_counter() - started, 3))
+    made = replace(made, seconds=round(time.perf_counter() - started, 3), **provenance.peaks())
     with media.atomic_path(to / f"{pair.pair_id}.json") as temporary:
         temporary.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
     return made

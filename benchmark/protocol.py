@@ -199,11 +199,23 @@ def read_clips(protocol: Protocol, workspace: Path) -> list[Clip]:
     return clips
 
 
+def split_of(protocol: Protocol, workspace: Path) -> dict[str, str | None]:
+    """{"rule": name, "digest": of all parts} of the split that the dataset was prepared with; None where no split.json
+    tells."""
+    card = _card(folder(protocol, workspace))
+    return {key: str(card[key]) if key in card else None for key in ("rule", "digest")}
+
+
 def _split_rule(at: Path) -> str:
+    return str(_card(at).get("rule", "of which no split.json tells"))
+
+
+def _card(at: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((at / "split.json").read_text(encoding="utf-8"))["rule"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "of which no split.json tells"
+        card = json.loads((at / "split.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
 
 
 def members(protocol: Protocol, workspace: Path) -> list[Pair]:

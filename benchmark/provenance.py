@@ -6,7 +6,9 @@ import json
 import os
 import platform
 import re
+import resource
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -63,6 +65,17 @@ def hardware(device: str) -> dict[str, Any]:
 
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
+
+
+def peaks() -> dict[str, Any]:
+    """Of this process until now: {"machine": GPU that torch used, else CPU, "ram_mib": int, "gpu_mib": int | None}."""
+    torch = sys.modules.get("torch")  # not imported for this: a process that never did used no GPU
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB on Linux
+    ram = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+    if torch is None or not torch.cuda.is_initialized():
+        return {"machine": _cpu(), "ram_mib": ram, "gpu_mib": None}
+    held = torch.cuda.max_memory_allocated() // 2**20
+    return {"machine": torch.cuda.get_device_name(), "ram_mib": ram, "gpu_mib": held}
 
 
 def _cpu() -> str:

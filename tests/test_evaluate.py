@@ -381,6 +381,19 @@ def test_the_run_record_says_what_stands_behind_the_rows(tmp_path: Path, small: 
     assert record["code"]["packages"]["numpy"] == np.__version__
     assert record["clips"]["a_happy_1"]["num_frames"] == 12
     assert record["hardware"]["cores"]
+    made = [json.loads(path.read_text()) for path in folder("still", small, tmp_path).glob("*.json")]
+    cost = record["generation"]
+    assert (cost["clips"], cost["gpu_mib"]) == (6, None)
+    assert cost["seconds"] == pytest.approx(sum(one["seconds"] for one in made))
+    assert cost["ram_mib"] == max(one["ram_mib"] for one in made) > 50
+    assert cost["machines"] == [made[0]["machine"]]
+    assert record["split"] == {"rule": None, "digest": None}  # nothing was split here
+    (tmp_path / "data" / "tiny" / "split.json").write_text('{"rule": "ratio", "digest": "abc"}')
+    evaluate.evaluate_method("still", small, tmp_path, Settings())
+    [other] = {row.run_id for row in results.read(done.path)}
+    record = json.loads((tmp_path / "results" / "small" / "runs" / f"{other}.json").read_text())
+    assert record["split"] == {"rule": "ratio", "digest": "abc"}
+    (tmp_path / "data" / "tiny" / "split.json").unlink()
     moved = tmp_path / "moved"
     shutil.copytree(tmp_path / "data", moved / "data")
     again = evaluate.evaluate_method("still", small, moved, Settings())
