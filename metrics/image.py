@@ -175,6 +175,7 @@ class ImagePairs:
 def mean_psnr(pair: Features) -> float:
     """Mean over frames of each frame's PSNR in dB, an identical frame (or any above) counting 100 dB.
 
+    PSNR = 10 log10(255² / MSE), the MSE over the pixels and channels of one frame, in float64.
     The cap is common_metrics' (MSE below 1e-10 of the squared range); without it one equal frame, such as the
     reference frame of a one-shot method, would make a whole clip infinite. PSNR of the MSE pooled over the clip
     is another number: 21.53 dB where this one is 25.04 dB has been seen.
@@ -183,12 +184,20 @@ def mean_psnr(pair: Features) -> float:
 
 
 def mean_ssim(pair: Features) -> float:
-    """Mean over frames of each frame's SSIM."""
+    """Mean over frames of each frame's SSIM: of (2 μx μy + C1)(2 σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2)) the
+    mean over RGB channels and over the pixels whose window lies inside the frame.
+
+    μ, σ², σxy are means with an 11 x 11 Gaussian window of σ 1.5, without N / (N - 1); C1 = (0.01 * 255)²,
+    C2 = (0.03 * 255)²; float64.
+    """
     return float(pair["ssim"].mean())
 
 
 def mean_ssim_uniform(pair: Features) -> float:
-    """Mean over frames of each frame's SSIM with a uniform 7 x 7 window and sample covariances."""
+    """Mean over frames of each frame's SSIM with a uniform 7 x 7 window and sample covariances, N / (N - 1) of N = 49.
+
+    Otherwise as ssim/gaussian: C1 = (0.01 * 255)², C2 = (0.03 * 255)², RGB channels alike, the border left out.
+    """
     return float(pair["ssim_uniform"].mean())
 
 

@@ -238,6 +238,10 @@ class I3D:
     traps    keyword arguments of `prepare`: numbers of other people's making
     frames   (t, H, W, 3) uint8 RGB of any size
 
+    The shorter side is resized to 224, bilinear about pixel centres without antialiasing, the middle 224 x 224 cut out
+    and mapped to [-1, 1]. TF's SAME padding, batch normalisation of eps 1e-3 without gain, average pool of (2, 7, 7)
+    VALID, the 400 logits of Kinetics averaged over time, no softmax.
+
     Raises MetricError for a clip shorter than the window, or than 10 frames.
     """
 

@@ -92,8 +92,14 @@ VARIANTS: dict[str, Prepare] = {
 class FidInception:
     """Frames of a clip to the 2048-d features of FID: {"features": (N, 2048) float32}.
 
-    variant  a name of VARIANTS
     frames   (t, H, W, 3) uint8 RGB of any size; raises MetricError for a clip without frames or another dtype
+    variant  how x in 0-255 comes to 299 x 299 pixels and about [-1, 1]:
+               fid-inception-tf1           bilinear, source = target * in / out (no half pixel), (x - 128) / 128
+               fid-inception-pytorch       bilinear about pixel centres, no antialiasing, x / 127.5 - 1
+               fid-inception-clean         bicubic (a = -1/2), antialiased, clipped to 0-255, (x - 128) / 128
+               fid-inception-torchmetrics  bilinear about pixel centres, antialiased, (x - 128) / 128
+
+    The network is Inception-v3 with the weights of Heusel et al. 2017; the features are its last average pool.
     """
 
     def __init__(self, variant: str, weights: Weights, frames_per_clip: int | None, device: str) -> None:

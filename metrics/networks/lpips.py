@@ -53,6 +53,10 @@ class Lpips:
     lpips_spatial   mean over the frame's pixels of the sum of the layers' maps, each resized to the frame
                     (bilinear about pixel centres); what the package gives for spatial=True, averaged
 
+    RGB in [-1, 1] less (-0.030, -0.088, -0.188), over (0.458, 0.448, 0.450). The layers are the ReLUs of AlexNet's five
+    convolutions, or the last ReLU before each pool and the end of VGG-16; a unit vector is x / (|x| + 1e-10) over the
+    channels, and the weights are version 0.1's linear heads.
+
     `unsigned` hands over [0, 1] as if it were [-1, 1]: a common mistake, whose size `bench explain` tells.
 
     Raises MetricError for no frames, different shapes, smaller frames, other types than uint8.
