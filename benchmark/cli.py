@@ -512,27 +512,64 @@ def evaluate(
 
 
 @bench.command()
-@protocol_option
+@click.option("--protocol", "protocol_name", help="Name, or path of a TOML file.  [default: demo, or the layout's own]")
+@click.option("--layout", help="Lay the table out as a paper does, with the paper's own rows in grey.")
+@click.option("--layouts", "listed", is_flag=True, help="List the layouts, and leave.")
+@click.option("--published-only", is_flag=True, help="With --layout: the paper's own rows only.")
+@click.option(
+    "--ratings",
+    "rated",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="With --layout: a user study, as CSV with participant, method, video, aspect, score.",
+)
 @click.pass_obj
-def leaderboard(workspace: Path, protocol_name: str) -> None:
-    """Print the table of everything evaluated on a protocol; write it as CSV and Markdown.
+def leaderboard(
+    workspace: Path,
+    protocol_name: str | None,
+    layout: str | None,
+    listed: bool,
+    published_only: bool,
+    rated: Path | None,
+) -> None:
+    """Print the table of everything evaluated on a protocol, or a paper's table; write it as CSV, Markdown and LaTeX.
+
+    With --layout and --protocol, the layout's columns show the rows of that protocol, without the paper's own.
 
     \b
     Examples:
       bench leaderboard
       bench leaderboard --protocol demo
+      bench leaderboard --layouts
+      bench leaderboard --layout dice-talk-table-1
+      bench leaderboard --layout eat-face-table-1 --published-only
+      bench leaderboard --layout eat-face-table-1 --protocol demo
+      bench leaderboard --layout dice-talk-table-3 --ratings study.csv
     """
-    from benchmark.publish import publish
+    from benchmark import protocol
+    from benchmark.publish import publish, publish_layout
+    from leaderboards.papers import LAYOUTS
 
-    if protocol_name.endswith(".toml"):
-        from benchmark import protocol
-
+    if listed:
+        for name, of in LAYOUTS.items():
+            filled = [*filter(None, of.groups.values()), *(["--ratings"] if of.scales else [])]
+            click.echo(f"{name:20}{of.paper}, {of.table:12}{', '.join(filled)}")
+        return
+    if not layout and (published_only or rated):
+        raise BenchError(
+            f"{'--ratings' if rated else '--published-only'} needs --layout; `bench leaderboard --layouts`"
+        )
+    if published_only and (protocol_name or rated):
+        raise BenchError(f"--published-only shows nothing measured; drop {'--ratings' if rated else '--protocol'}")
+    if protocol_name and protocol_name.endswith(".toml"):
         protocol_name = protocol.load(protocol_name, workspace).name
-    done = publish(protocol_name, workspace)
+    if layout:
+        done = publish_layout(layout, workspace, protocol=protocol_name, published_only=published_only, rated=rated)
+    else:
+        done = publish(protocol_name or "demo", workspace)
     for remark in done.remarks:
         click.echo(remark, err=True)
     click.echo(done.markdown)
-    click.echo(f"tidy.csv, table.csv and table.md are in {done.folder}", err=True)
+    click.echo(f"tidy.csv, table.csv, table.md and table.tex are in {done.folder}", err=True)
 
 
 @bench.group("protocol")

@@ -12,8 +12,11 @@ from typing import Any
 
 from benchmark import configs
 from benchmark.errors import BenchError, writable, writing
-from leaderboards import aggregate, results, tables
+from leaderboards import aggregate, grid, layouts, published, ratings, results, tables
 from leaderboards.aggregate import Cell
+from leaderboards.grid import Grid
+from leaderboards.layouts import Layout, Measured
+from leaderboards.papers import LAYOUTS
 from leaderboards.results import Result, ResultError
 from leaderboards.tables import Column, Row
 from pipelines.media import atomic_path
@@ -25,11 +28,28 @@ MOST_REASONS = 5  # a method, in the Markdown; all of them stand in tidy.csv
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The folder with tidy.csv, table.csv and table.md; the Markdown; what a person should be told."""
+    """The folder with tidy.csv, table.csv, table.md and table.tex; the Markdown; what a person should be told."""
 
     folder: Path
     markdown: str
     remarks: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """What was evaluated by a protocol: rows, records by run id, rows of the table, what a person should be told."""
+
+    folder: Path
+    rows: list[Result]
+    runs: dict[str, dict[str, Any]]
+    lines: list[Row]
+    remarks: list[str]
+
+    def cells(self, *, by_group: bool = False) -> list[Cell]:
+        try:
+            return aggregate.cells(self.rows, by_group=by_group)
+        except ResultError as error:
+            raise BenchError(f"{self.folder}: {error}") from None
 
 
 def publish(protocol: str, workspace: Path) -> Published:
@@ -39,33 +59,102 @@ def publish(protocol: str, workspace: Path) -> Published:
     were made by different versions of the protocol, the test set, the views, an extractor or a metric, or when the
     tables cannot be written.
     """
+    found = _results(protocol, workspace)
+    if not found.rows:
+        raise BenchError(f"{found.folder}: no results to show; {_how(protocol)}")
+    cells = found.cells()
+    asked = next(iter(found.runs.values()))["protocol"]
+    title = asked["title"] + (SELF if asked["pairing"].get("emotion_video") == "self" else "")
+    table = tables.printed(title, cells, _columns(found.runs.values()), found.lines, _reasons(cells))
+    return _written(table, tables.tidy(found.cells(by_group=True)), workspace / "tables" / protocol, found.remarks)
+
+
+def publish_layout(
+    name: str,
+    workspace: Path,
+    *,
+    protocol: str | None = None,
+    published_only: bool = False,
+    rated: Path | None = None,
+) -> Published:
+    """Make a table as a paper lays it out: the paper's own rows, and those that were measured.
+
+    protocol        fills every column instead of the layout's own protocols; the paper's rows, of other clips, are
+                    left out
+    published_only  whether only the paper's rows are shown
+    rated           CSV file of a user study, for the columns that one fills
+
+    Raises BenchError on an unknown layout, on ratings that cannot be read or that the layout has no column for, on a
+    `protocol` without results, and as `publish`.
+    """
+    if name not in LAYOUTS:
+        raise BenchError(f"no layout is named {name!r}; {configs.nearest(name, sorted(LAYOUTS))}")
+    layout = LAYOUTS[name]
+    if rated and not layout.scales:
+        raise BenchError(f"--ratings {rated}: no column of {name} is filled by a user study")
+    values = published.load()
+    remarks: list[str] = []
+    measured: dict[str, Measured] = {}
+    to = workspace / "tables" / name
+    if not published_only:
+        if protocol:
+            layout, values, to = layouts.over(layout, protocol, protocol), [], to.with_name(f"{name}-{protocol}")
+        measured, remarks = _measured(layout, workspace, rated)
+        if protocol and not measured:
+            raise BenchError(f"no results of {protocol} to show; {_how(protocol)}")
+    table = layouts.fill(layout, values, measured)
+    return _written(table, layouts.tidy(layout, values, measured), to, remarks)
+
+
+def _measured(layout: Layout, workspace: Path, rated: Path | None) -> tuple[dict[str, Measured], list[str]]:
+    """What was measured in each group of a layout's clips; a study's scores stand in the first."""
+    measured: dict[str, Measured] = {}
+    remarks: list[str] = []
+    for group, protocol in layout.groups.items():
+        found = _results(protocol, workspace) if protocol else None
+        if found:
+            remarks += found.remarks
+        if found and found.rows:
+            measured[group] = Measured(found.cells(), found.lines)
+        elif found:
+            remarks.append(f"{protocol}: no results yet; {_how(protocol)}")
+    if rated:
+        try:
+            scores = ratings.read(rated, layout.scales)
+        except ResultError as error:
+            raise BenchError(str(error)) from None
+        group = next(iter(layout.groups))
+        before = measured.get(group, Measured((), ()))
+        known = {row.method for row in before.rows}
+        new = [Row(method, method) for method in dict.fromkeys(cell.method for cell in scores) if method not in known]
+        measured[group] = Measured([*before.cells, *scores], [*before.rows, *new])
+    return measured, remarks
+
+
+def _how(protocol: str) -> str:
+    return f"`bench eval --method NAME --protocol {protocol}` makes them"
+
+
+def _results(protocol: str, workspace: Path) -> _Results:
     if not configs.NAME.fullmatch(protocol):
         raise BenchError(f"--protocol {protocol!r} must be a name, or the path of a TOML file")
     folder = workspace / "results" / protocol
     rows, remarks = _read(folder)
-    if not rows:
-        raise BenchError(f"{folder}: no results to show; `bench eval --method NAME --protocol {protocol}` makes them")
     runs = {row.run_id: _run(folder, row.run_id) for row in rows}
     methods = {row.run_id: row.method for row in rows}
     _refuse_different(methods, runs)
-    remarks += _devices(methods, runs)
-    to = workspace / "tables" / protocol
+    return _Results(folder, rows, runs, _lines(rows, runs), remarks + _devices(methods, runs))
+
+
+def _written(table: Grid, tidy: str, to: Path, remarks: list[str]) -> Published:
+    """The table in every format, in its folder."""
     writable(to)
-    try:
-        cells = aggregate.cells(rows)
-        groups = aggregate.cells(rows, by_group=True)
-    except ResultError as error:
-        raise BenchError(f"{folder}: {error}") from None
-    lines = _lines(rows, runs)
-    columns = _columns(runs.values())
-    table = tables.printed(cells, columns, lines)
-    asked = next(iter(runs.values()))["protocol"]
-    title = asked["title"] + (SELF if asked["pairing"].get("emotion_video") == "self" else "")
-    markdown = tables.markdown(title, table, _reasons(cells))
+    markdown = grid.markdown(table)
     for name, text in (
-        ("tidy.csv", tables.tidy(groups)),
-        ("table.csv", tables.printed_csv(table)),
+        ("tidy.csv", tidy),
+        ("table.csv", grid.printed_csv(table)),
         ("table.md", markdown),
+        ("table.tex", grid.latex(table)),
     ):
         with writing(to), atomic_path(to / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -97,7 +186,10 @@ def _run(folder: Path, run_id: str) -> dict[str, Any]:
         }
         return {
             "protocol": {key: record["protocol"][key] for key in ("digest", "title", "columns", "metrics", "pairing")},
-            "method": {key: record["method"][key] for key in ("title", "kind")},
+            "method": {
+                **{key: record["method"][key] for key in ("title", "kind")},
+                **{key: record["method"].get(key, "") for key in ("conditioning", "driven_by")},
+            },
             "metrics": metrics,
             "extractors": dict(record["extractors"]),
             **{key: record[key] for key in ("pairs", "views", "device")},
@@ -148,7 +240,11 @@ def _lines(rows: Sequence[Result], runs: Mapping[str, Mapping[str, Any]]) -> lis
             return ORDER.index(name), name
         return len(ORDER) + (methods[name]["kind"] != "baseline"), name
 
-    return [Row(name, methods[name]["title"]) for name in sorted(methods, key=place)]
+    return [
+        Row(name, of["title"], of["kind"] != "baseline", of["conditioning"], of["driven_by"])
+        for name in sorted(methods, key=place)
+        for of in [methods[name]]
+    ]
 
 
 def _columns(runs: Sequence[Mapping[str, Any]] | Any) -> list[Column]:

@@ -1,41 +1,65 @@
-"""Cells to CSV and Markdown. What a column is called and how it is printed is handed in."""
+"""Cells to the grid that is printed, and to tidy lines. What a column is called and how it is printed is handed in."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from leaderboards.aggregate import Cell
+from leaderboards.grid import Entry, Grid, Heading, Line, Mark, to_csv
 
 COUNT = "n used/expected"  # heading of the last column
 ARROWS = {"higher": "↑", "lower": "↓", "closer-to-real": "→"}
+REAL = "ground-truth"  # the row that closer-to-real columns are compared with
 NOTES = {
     "→": "→ the closer to ground truth, the better",
-    "†": "† from fewer clips than the protocol has; the count stands beside it",
-    "n/a": "n/a not defined for this row",
+    "†": "† from fewer clips than the protocol has; the count stands beside it; not ranked",
+    "n/a": "n/a not defined for this row, or not evaluated",
     COUNT: f"{COUNT}: clips behind the fullest cell of the row; a cell that rests on fewer, or failed, says so itself",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A metric as a table shows it. direction: "higher", "lower" or "closer-to-real"; digits: decimals."""
+    """A metric as a table shows it.
+
+    direction  "higher", "lower" or "closer-to-real"; "text" for a column that says something of the method, whose
+               `metric` then names a field of Row, or is empty
+    digits     decimals
+    group      which of several sets of clips fills it (see layouts); empty: the table has one
+    heading    of the group of columns it stands in
+    unit       printed behind the number, as "%"
+    """
 
     metric: str
     label: str
     direction: str
     digits: int
+    group: str = ""
+    heading: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A method as a table shows it."""
+    """A method as a table shows it.
+
+    ranked        False for references, as ground truth is
+    conditioning  "one-shot" or "target-pose"; rows of different conditioning are not ranked against each other
+    driven_by     "audio", "audio + video", "audio + prompt", or empty where it is not known
+    """
 
     method: str
     title: str
+    ranked: bool = True
+    conditioning: str = ""
+    driven_by: str = ""
+
+    @property
+    def controls_emotion(self) -> str:
+        """A tick for methods that are told an emotion besides the sound."""
+        return "✓" if "+" in self.driven_by else ""
 
 
 def tidy(cells: Iterable[Cell]) -> str:
@@ -49,53 +73,71 @@ def tidy(cells: Iterable[Cell]) -> str:
         reasons = "; ".join(f"{count}x {reason}" for reason, count in cell.reasons)
         value = "" if cell.value is None else repr(cell.value)
         what = [cell.method, cell.metric, str(cell.metric_version), cell.group or "all"]
-        lines.append([*what, value, _status(cell), str(cell.n_used), str(cell.n_expected), reasons])
-    return _csv(lines)
+        lines.append([*what, value, status(cell), str(cell.n_used), str(cell.n_expected), reasons])
+    return to_csv(lines)
 
 
-def _status(cell: Cell) -> str:
+def status(cell: Cell) -> str:
+    """ "ok", "partial 29/30", "unavailable" or "failed 0/30"."""
     if cell.value is None:
         return missing(cell)
     return "ok" if cell.n_used == cell.n_expected else f"partial {cell.n_used}/{cell.n_expected}"
 
 
-def printed(cells: Iterable[Cell], columns: Sequence[Column], rows: Sequence[Row]) -> list[list[str]]:
-    """The table as a paper prints it, header first: one line a row, one column a metric, then n used/expected.
+def printed(
+    title: str, cells: Iterable[Cell], columns: Sequence[Column], rows: Sequence[Row], remarks: Iterable[str] = ()
+) -> Grid:
+    """The table of a protocol: one line a row, one column a metric, then n used/expected; its signs are explained
+    and `remarks` listed below.
 
     A cell that rests on fewer clips than expected carries † and its own count; one without a value says why.
     The last column is the largest count among the row's cells: the clips that could be scored at all. The
     smallest would be 0 for a row of good numbers in which one metric is not defined.
     """
     found = {(cell.method, cell.metric): cell for cell in cells if cell.group is None}
-    table = [["Method", *headings(columns), COUNT]]
-    for row in rows:
-        members = [found.get((row.method, column.metric)) for column in columns]
-        texts = [_text(cell, column.digits) for cell, column in zip(members, columns, strict=True)]
-        counts = max(((cell.n_used, cell.n_expected) for cell in members if cell is not None), default=None)
-        table.append([row.title, *texts, f"{counts[0]}/{counts[1]}" if counts else "0"])
-    return table
+    across = [entries(column, [found.get((r.method, column.metric)) for r in rows], rows) for column in columns]
+    lines = []
+    for row, members in zip(rows, zip(*across, strict=True) if across else [()] * len(rows), strict=True):
+        counts = [(c.n_used, c.n_expected) for column in columns if (c := found.get((row.method, column.metric)))]
+        used, expected = max(counts, default=(0, 0))
+        lines.append(Line((Entry(row.title), *members, Entry(f"{used}/{expected}" if counts else "0"))))
+    headings = (Heading("Method", text=True), *map(Heading, headed(columns)), Heading(COUNT))
+    return Grid(title, headings, (tuple(lines),), (*legend(headings, lines), *remarks))
 
 
-def headings(columns: Sequence[Column]) -> list[str]:
+def headed(columns: Sequence[Column]) -> list[str]:
     """Label and arrow of each column; where two would read the same, the variant is added."""
     labels = [column.label for column in columns]
     names = [f"{c.label} ({c.metric.partition('/')[2]})" if labels.count(c.label) > 1 else c.label for c in columns]
     return [f"{name} {ARROWS[column.direction]}" for name, column in zip(names, columns, strict=True)]
 
 
-def printed_csv(table: Sequence[Sequence[str]]) -> str:
-    """The printed table as CSV."""
-    return _csv(table)
+def legend(headings: Iterable[Heading], lines: Iterable[Line]) -> list[str]:
+    """What the signs of these headings and lines mean."""
+    texts = [heading.label for heading in headings] + [entry.text for line in lines for entry in line.entries[1:]]
+    return [note for sign, note in NOTES.items() if any(sign in text for text in texts)]
 
 
-def markdown(title: str, table: Sequence[Sequence[str]], remarks: Iterable[str] = ()) -> str:
-    """The printed table as Markdown, its signs explained and `remarks` listed below. Cells are text, never markup."""
-    header, *body = [[_escape(cell) for cell in line] for line in table]
-    lines = [f"## {_escape(title)}", "", _pipes(header), _pipes([":--", *("--:" for _ in header[1:])])]
-    lines += [_pipes(line) for line in body]
-    shown = "".join(cell for line in table for cell in line[1:])
-    notes = [note for sign, note in NOTES.items() if sign in shown] + [_escape(remark) for remark in remarks]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
+def entries(column: Column, cells: Sequence[Cell | None], rows: Sequence[Row]) -> list[Entry]:
+    """A column of numbers, ranked: `cells` in the order of `rows`.
+
+    Best and second are told among rows of equal conditioning whose value rests on every clip, as printed: what
+    reads the same shares its mark. A closer-to-real column ranks by the distance to the ground-truth row, and not
+    at all without one.
+    """
+    marks: list[Mark] = ["" for _ in rows]
+    real = next((c.value for c, row in zip(cells, rows, strict=True) if c and row.method == REAL), None)
+    for conditioning in {row.conditioning for row in rows}:
+        scores = {
+            at: score
+            for at, (cell, row) in enumerate(zip(cells, rows, strict=True))
+            if row.ranked and row.conditioning == conditioning and (score := _score(cell, column, real)) is not None
+        }
+        places = sorted(set(scores.values()))
+        for at, score in scores.items():
+            if len(scores) > 1 and score in places[:2]:
+                marks[at] = "best" if score == places[0] else "second"
+    return [Entry(_text(cell, column), mark) for cell, mark in zip(cells, marks, strict=True)]
 
 
 def missing(cell: Cell) -> str:
@@ -105,26 +147,21 @@ def missing(cell: Cell) -> str:
     return f"failed 0/{cell.n_expected}"
 
 
-def _text(cell: Cell | None, digits: int) -> str:
+def _score(cell: Cell | None, column: Column, real: float | None) -> float | None:
+    """What a full value is ranked by, smaller is better; None for what is not ranked."""
+    if cell is None or cell.value is None or cell.n_used != cell.n_expected:
+        return None
+    value = round(cell.value, column.digits)
+    if column.direction == "closer-to-real":
+        return None if real is None else round(abs(value - round(real, column.digits)), column.digits)
+    return value if column.direction == "lower" else -value
+
+
+def _text(cell: Cell | None, column: Column) -> str:
     if cell is None:
         return "n/a"
     if cell.value is None:
         return missing(cell)
-    value = f"{cell.value:.{digits}f}" if math.isfinite(cell.value) else str(cell.value)
+    rounded = round(cell.value, column.digits) + 0.0  # no "-0.00"
+    value = f"{rounded:.{column.digits}f}{column.unit}" if math.isfinite(rounded) else str(rounded)
     return value if cell.n_used == cell.n_expected else f"{value}† ({cell.n_used}/{cell.n_expected})"
-
-
-def _csv(lines: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
-
-
-def _pipes(line: Sequence[str]) -> str:
-    return f"| {' | '.join(line)} |"
-
-
-def _escape(text: str) -> str:
-    for sign in "\\`*_[]<>|":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())

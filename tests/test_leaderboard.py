@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from benchmark.errors import BenchError
 from benchmark.publish import publish
-from leaderboards import aggregate, results, tables
+from leaderboards import aggregate, grid, results, tables
 from leaderboards.results import Result, ResultError
 from leaderboards.tables import Column, Row
 
@@ -165,15 +165,17 @@ def test_the_printed_table_shows_counts_reasons_and_no_blank() -> None:
             row(None, None, metric="fid/x", error="1 of 2 clips cannot be used", n_used=0, n_expected=2),
         ]
     )
-    table = tables.printed(cells, COLUMNS, [Row("m", "Mine"), Row("other", "Other")])
+    rows = [Row("m", "Mine"), Row("other", "Other")]
+    printed = tables.printed("A | title", cells, COLUMNS, rows, ["why <b>not</b>"])
+    table = printed.texts()
     assert table[0] == ["Method", "PSNR ↑", "CSIM (one) ↑", "CSIM (two) →", "FID ↓", "n used/expected"]
     assert table[1] == ["Mine", "30.13† (1/2)", "inf", "unavailable", "failed 0/2", "1/2"]
     assert table[2] == ["Other", "n/a", "n/a", "n/a", "n/a", "0"]
-    text = tables.markdown("A | title", table, ["why <b>not</b>"])
+    text = grid.markdown(printed)
     assert text.startswith("## A \\| title\n")
     assert "† from fewer clips" in text
     assert "why \\<b\\>not\\</b\\>" in text
-    assert list(csv.reader(io.StringIO(tables.printed_csv(table)))) == table
+    assert list(csv.reader(io.StringIO(grid.printed_csv(printed)))) == table
     tidy = list(csv.DictReader(io.StringIO(tables.tidy(cells))))
     assert [line["status"] for line in tidy] == ["ok", "unavailable", "failed 0/2", "partial 1/2"]
     assert tidy[3]["reasons"] == "1x no face in any frame"

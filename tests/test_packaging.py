@@ -80,7 +80,7 @@ def test_the_wheel_holds_the_packages_with_their_data_and_nothing_else(wheel: Pa
         if file.is_file() and "__pycache__" not in file.parts and ROOT / "benchmark" / "perf" not in file.parents
     }
     assert names == expected
-    assert {"benchmark/weights.toml", "benchmark/protocols/demo.toml"} <= names
+    assert {"benchmark/weights.toml", "benchmark/protocols/demo.toml", "leaderboards/published/eat-face.csv"} <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmark/perf/"))]
 
 
