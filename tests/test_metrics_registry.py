@@ -18,7 +18,7 @@ from skimage import data
 
 import metrics
 from benchmark import weights
-from metrics.base import ASKED, ClipViews, Direction, Level, Metric, Side, Weights, register
+from metrics.base import ASKED, ClipViews, Direction, Level, Metric, MetricError, Side, Weights, register
 
 COUNT, SIZE = 30, 32
 
@@ -133,7 +133,12 @@ def test_metric_reduces_what_its_extractors_store(name: str) -> None:
             if side == "reference":
                 stored = {key: array[:1] for key, array in stored.items()}
             features.append([stored, stored] if metric.level == "set" else stored)
-    value = metric.compute(*features)
+    try:
+        value = metric.compute(*features)
+    except MetricError as error:  # a classifier that somebody trained on fewer emotions than the metric scores
+        if "was not trained on" not in str(error):
+            raise
+        pytest.skip(str(error))
     assert type(value) is float
     assert np.isfinite(value)
 
