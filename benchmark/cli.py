@@ -794,8 +794,8 @@ def verify(names: tuple[str, ...], media: Path | None, slow: bool) -> None:
         missing.update(outcome.missing)
     for fixture in left:
         click.echo(f"left out, takes minutes: {fixture.values[0].metric} on {fixture.title}; --slow checks it")
-    for name, how in missing.items():
-        click.echo(f"to get {name}: {how}")
+    for how in dict.fromkeys(missing.values()):
+        click.echo(f"to get {', '.join(name for name, of in missing.items() if of == how)}: {how}")
     click.echo(", ".join(f"{states.count(state)} {state.lower()}" for state in ("ok", "FAILED", "unavailable")))
     if "FAILED" in states:
         raise SystemExit(1)
@@ -880,7 +880,7 @@ def explain(
     """Score the same clips by all variants of a metric, and tell how far each choice moves the score.
 
     Choices are taken otherwise one at a time: value range, resizing, crop, frames, number of clips, minimum track, as
-    far as the family has them. Features are stored as by `bench eval`, results are not: the second call is instant.
+    far as the family has them. Features are stored as by `bench eval`, results are not: nothing is extracted twice.
 
     \b
     Examples:

@@ -63,7 +63,7 @@ MEDIA = {
     "example.avi": Medium(
         1_111_536,
         "1724121b3a50141cfc9e77c034f7de914024d015b92762ae12d3e1a7151b8621",
-        "GitHub joonson/syncnet_python: its download_model.sh fetches data/",
+        "GitHub QinSy77/syncnet_python, a fork of joonson/syncnet_python: data/",
     ),
     **dict(_batch(f"data_batch_{k}.bin") for k in range(1, 6)),
     **dict([_batch("test_batch.bin")]),
@@ -331,7 +331,8 @@ def run(wanted: Sequence[tuple[Fixture, Value]], found: Found) -> Iterator[Outco
     for fixture, value in wanted:
         metric = base.metric(value.metric)
         if missing := _missing(fixture, metric, found):
-            note = f"needs {', '.join(missing)}"
+            first, *others = missing
+            note = f"needs {first}{f' and {len(others)} more' if others else ''}"
             yield Outcome(fixture.title, value, "unavailable", note=note, missing=missing)
             continue
         try:
@@ -350,7 +351,7 @@ def _missing(fixture: Fixture, metric: Metric, found: Found) -> dict[str, str]:
     needed = {name: f"`{weights.entry(name).command}`" for name in catalogue.missing(metric)}
     if not any(all(name in found for name in names) for names in fixture.media):
         lacking = (name for name in fixture.media[-1] if name not in found) if fixture.media else ()
-        needed.update((name, f"{MEDIA[name].where}{name}, in a folder for --media") for name in lacking)
+        needed.update((name, f"{MEDIA[name].where}, in a folder for --media") for name in lacking)
     return needed
 
 

@@ -124,10 +124,10 @@ def test_published_examples_of_lpips_and_cpbd(real: Callable[[str], Path]) -> No
 def test_what_is_missing_is_told_once_and_is_no_failure(no_weights: None) -> None:
     done = CliRunner().invoke(bench, ["verify", "lse-c", "lse-d", "cpbd", "fid/torch-fidelity"])
     assert done.exit_code == 0
-    assert "unavailable: needs syncnet-v2, example.avi" in done.output
+    assert "unavailable: needs syncnet-v2 and 1 more" in done.output
     assert done.output.count("to get syncnet-v2: `bench weights") == 1
-    assert "to get example.avi: GitHub joonson/syncnet_python" in done.output
-    assert "to get test_batch.bin: CIFAR-10 binary version, " in done.output
+    assert "to get example.avi: GitHub QinSy77/syncnet_python" in done.output
+    assert "data_batch_5.bin, test_batch.bin: CIFAR-10 binary version, " in done.output
     assert "cifar256" not in done.output
     assert done.output.splitlines()[-1] == "0 ok, 0 failed, 4 unavailable"
 
