@@ -15,22 +15,24 @@ Mark = Literal["", "best", "second"]
 
 PUBLISHED = "as its paper printed it; never ranked with measured rows"
 _NUMERIC = re.compile(r"[+-](\d[\d.]*([eE][+-]?\d+)?%?|inf)( ?†.*)?")
+_SHRUNK = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"  # only what is too wide
 _LATEX = {
     "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "{}$&#_%"},
+    **{sign: f"\\{sign}" for sign in "{}&#_%"},
+    "$": r"\char36{}",  # \$ and \textdagger are of fonts that small TeX installations lack
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "`": r"\textasciigrave{}",
-    '"': r"\textquotedbl{}",
+    "`": r"\`{}",
+    '"': r"\char34{}",
     "[": "{[}",  # after \\ it would be an argument; so would *
     "*": "{*}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "→": r"$\rightarrow$",
-    "†": r"\textdagger{}",
+    "†": r"$\dagger$",
     "\N{MULTIPLICATION SIGN}": r"$\times$",
     "✓": r"$\checkmark$",
     "Δ": r"$\Delta$",
@@ -112,14 +114,15 @@ def markdown(grid: Grid) -> str:
 
 
 def latex(grid: Grid) -> str:
-    """The grid as a LaTeX table: best bold, second underlined, published lines grey, rules under groups of columns."""
+    """The grid as a LaTeX table: best bold, second underlined, published lines grey, rules under groups of columns;
+    shrunk to the line where it is too wide. Letters that pdfLaTeX does not know need XeLaTeX or LuaLaTeX."""
     columns = "".join("l" if heading.text else "r" for heading in grid.headings)
     lines = [
-        "% needs \\usepackage{amssymb,booktabs,xcolor}",
+        "% needs \\usepackage{amssymb,booktabs,graphicx,xcolor}",
         "\\begin{table}",
         "\\centering\\small",
         f"\\caption{{{tex(grid.title)}}}",
-        f"\\begin{{tabular}}{{{columns}}}",
+        f"{_SHRUNK}\\begin{{tabular}}{{{columns}}}",
         "\\toprule",
         *_group_rows(grid.headings),
         _row(tex(heading.label) for heading in grid.headings),
@@ -129,7 +132,7 @@ def latex(grid: Grid) -> str:
     notes = [tex(note) for note in grid.notes]
     if any(line.published for line in grid.lines):
         notes.insert(0, f"\\textcolor{{gray}}{{Grey}}: {tex(PUBLISHED)}")
-    lines += ["\\bottomrule", "\\end{tabular}", *(f"\\par\\footnotesize {note}" for note in notes), "\\end{table}"]
+    lines += ["\\bottomrule", "\\end{tabular}}", *(f"\\par\\footnotesize {note}" for note in notes), "\\end{table}"]
     return "\n".join(lines) + "\n"
 
 

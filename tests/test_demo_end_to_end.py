@@ -76,6 +76,23 @@ def test_set_metrics_have_a_floor(tidy: dict[tuple[str, str], dict[str, str]]) -
     assert fid["real-halves"] > 0
 
 
+def test_a_papers_layout_is_filled_by_the_rows_of_the_demo(
+    workspace: Path, tidy: dict[tuple[str, str], dict[str, str]]
+) -> None:
+    said = call(workspace, "leaderboard", "--layout", "eat-face-table-1", "--protocol", "demo")
+    folder = workspace / "tables/eat-face-table-1-demo"
+    table = list(csv.DictReader((folder / "table.csv").open(newline="", encoding="utf-8")))
+    assert {row["Dataset"] for row in table} == {"demo"}
+    still = next(row for row in table if row["Method"] == "Still reference")
+    latex = (folder / "table.tex").read_text(encoding="utf-8")
+    for column, metric in (("PSNR", "psnr/frame-mean"), ("SSIM", "ssim/gaussian")):
+        shown = still[f"Reconstruction Quality: {column} ↑"]
+        assert shown == f"{float(tidy['still', metric]['value']):.4f}"
+        assert shown in latex
+        assert shown in said
+    assert still["Perceptual Similarity: LPIPS ↓"] == "n/a"  # the protocol does not ask for it
+
+
 def test_nothing_is_done_twice(workspace: Path) -> None:
     features = {path: path.stat().st_mtime_ns for path in (workspace / "features").rglob("*.npz")}
     results = (workspace / "results/demo/still.parquet").read_bytes()
