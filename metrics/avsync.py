@@ -106,7 +106,7 @@ class AvActivity:
 
 def _signals(activity: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mouth and loudness less their linear trends, NaN where unknown; raises MetricError if there is no signal."""
-    mouth, voice = activity["mouth"], activity["loudness"]
+    mouth, voice = activity["mouth"].astype(np.float64), activity["loudness"].astype(np.float64)
     face, sound = np.isfinite(mouth), np.isfinite(voice)
     for known, what in ((face, "a face"), (sound, "audio"), (face & sound, "a face with audio")):
         if known.sum() < MIN_FRAMES:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ class Scorer:
             raise ValueError(
                 f"{self.metric.name} needs the side {missing[0] if missing else 'generated'!r}; none given"
             )
-        return float(self.metric.compute(*(column[0] if clip else column for column in columns)))
+        return checked(self.metric, self.metric.compute(*(column[0] if clip else column for column in columns)))
 
     def _features(self, need: tuple[str, str], row: Mapping[str, Any]) -> Features | None:
         side, name = need
@@ -111,6 +112,13 @@ def get(name: str, *, weights: Path | Mapping[str, Path] | None = None, device: 
             files[network] = base.Weights(path, hashlib.file_digest(file, "sha256").hexdigest())
     made = {key: spec.make({n: files[n] for n in spec.weights}, {"device": device}) for key, spec in specs.items()}
     return Scorer(metric, made)
+
+
+def checked(metric: Metric, value: float) -> float:
+    """The value. Raises MetricError where it is NaN, which no metric means."""
+    if math.isnan(value):
+        raise MetricError(f"{metric.name} is NaN: its inputs are degenerate")
+    return float(value)
 
 
 def _clips(side: Side, name: str) -> Sequence[Clip]:

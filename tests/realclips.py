@@ -23,7 +23,7 @@ MEAD = {
 }
 SPEECH = ("speech/angry1.wav", "speech/happy.wav", "speech/sad.wav")
 SCENES = (MEAD["sad"], "hdtf/clips/WDA_KatieHill_000.mp4", "generated/edtalk/demo_EDTalk_A.mp4", "syncnet/example.avi")
-SIZE, COUNT = 256, views.CHUNK  # of a clip around the face
+SIZE, COUNT = 256, 32  # of a clip around the face
 
 
 def frames(name: str, count: int, step: int = 1, start: int = 0, size: int | None = None) -> np.ndarray:
@@ -63,12 +63,12 @@ def samples(name: str) -> np.ndarray:
     return np.clip(np.round(wave * 32_768), -32_768, 32_767).astype(np.int16)
 
 
-def clip(name: str, store: Path) -> ClipViews:
-    """All views of a clip's first COUNT frames, cut around the face to SIZE, as `bench eval` makes them."""
-    path = SHARED / name
+def clip(name: str, store: Path, count: int = COUNT) -> ClipViews:
+    """All views of a clip's first frames, cut around the face to SIZE, as `bench eval` makes them."""
+    path = SHARED / name  # a full path stays itself
     digest = media.file_sha256(path)
     source = views.Source(path, digest, path, digest)
-    found = views.survey(source, Store(store), num_frames=COUNT)
-    video = views.Video(source, found, COUNT, SIZE)
-    (whole,) = (one.own for one in views._chunks(video, None, {"own": video.waveform()}, {"own": True}))
-    return whole
+    found = views.survey(source, Store(store), num_frames=count)
+    video = views.Video(source, found, count, SIZE)
+    wave = video.waveform()
+    return views._views(video, 0, np.stack(list(video.frames())), wave, aligned=True)

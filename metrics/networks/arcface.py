@@ -29,7 +29,7 @@ class ArcFace:
 
     device is "cpu", whatever is asked for, where the installed ONNX Runtime has no CUDA.
     Embeddings are as the network gives them, not normalised; zeros where no face was found. Raises MetricError
-    for a clip without frames.
+    for a clip without frames, or of another type than uint8.
     """
 
     views: tuple[str, ...] = ("aligned112",)
@@ -82,6 +82,8 @@ class ArcFace:
         return {"embedding": embedding, "found": seen}
 
     def _forward(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if faces.dtype != np.uint8:
+            raise MetricError(f"faces are {faces.dtype}; expected uint8, 0-255 (scaled to [0, 1] already?)")
         images = ((faces.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2)
         (vectors,) = self._session.run(None, {self._session.get_inputs()[0].name: images})
         result: NDArray[np.float32] = vectors
