@@ -99,7 +99,7 @@ def parity(request: pytest.FixtureRequest) -> Parity:
         assert fnmatch.filter(library.names(), metrics), f"no metric is named {metrics}"
         one, other = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
         assert one.shape == other.shape, f"{metrics}, {part}: {one.shape} against {other.shape} of {against}"
-        assert one.size > 0
+        assert one.size, f"{metrics}, {part}: nothing was compared"
         scale = float(np.abs(other).max()) or 1.0
         difference = float(np.abs(one - other).max()) / scale  # NaN fails below
         assert difference <= tolerance, f"{metrics}, {part}: {difference:.2e} from {against} on {on}"
