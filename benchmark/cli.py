@@ -511,8 +511,24 @@ def evaluate(
         raise BenchError(f"no value could be computed ({count}x {reason})")
 
 
-@bench.command()
+@bench.group(invoke_without_command=True)
 @click.option("--protocol", "protocol_name", help="Name, or path of a TOML file.  [default: demo, or the layout's own]")
+@click.option("--intervals", is_flag=True, help="Show the 95 % interval behind each number.")
+@click.option("--common", is_flag=True, help="Count only the clips that every method has a value for.")
+@click.option(
+    "--rank-from",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Share of the clips from which on a value is ranked.",
+)
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Results of the same protocol from elsewhere: a folder like WORKSPACE/results/PROTOCOL. Repeatable.",
+)
 @click.option("--layout", help="Lay the table out as a paper does, with the paper's own rows in grey.")
 @click.option("--layouts", "listed", is_flag=True, help="List the layouts, and leave.")
 @click.option("--published-only", is_flag=True, help="With --layout: the paper's own rows only.")
@@ -522,10 +538,14 @@ def evaluate(
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="With --layout: a user study, as CSV with participant, method, video, aspect, score.",
 )
-@click.pass_obj
+@click.pass_context
 def leaderboard(
-    workspace: Path,
+    ctx: click.Context,
     protocol_name: str | None,
+    intervals: bool,
+    common: bool,
+    rank_from: float,
+    others: tuple[Path, ...],
     layout: str | None,
     listed: bool,
     published_only: bool,
@@ -533,22 +553,30 @@ def leaderboard(
 ) -> None:
     """Print the table of everything evaluated on a protocol, or a paper's table; write it as CSV, Markdown and LaTeX.
 
-    With --layout and --protocol, the layout's columns show the rows of that protocol, without the paper's own.
+    With --layout and --protocol, the layout's columns show the rows of that protocol, without the paper's own. Beside
+    a protocol's table lie tidy.csv (intervals), compared.csv (each method against the best, Holm-corrected),
+    people.csv (each person's mean) and provenance.csv.
 
     \b
     Examples:
       bench leaderboard
-      bench leaderboard --protocol demo
+      bench leaderboard --protocol demo --intervals
+      bench leaderboard --protocol demo --with other-lab/results/demo --common
+      bench leaderboard verify workspace/results/demo
       bench leaderboard --layouts
       bench leaderboard --layout dice-talk-table-1
       bench leaderboard --layout eat-face-table-1 --published-only
       bench leaderboard --layout eat-face-table-1 --protocol demo
       bench leaderboard --layout dice-talk-table-3 --ratings study.csv
     """
+    if ctx.invoked_subcommand:
+        return
     from benchmark import protocol
     from benchmark.publish import publish, publish_layout
     from leaderboards.papers import LAYOUTS
+    from leaderboards.tables import Style
 
+    workspace: Path = ctx.obj
     if listed:
         for name, of in LAYOUTS.items():
             filled = [*filter(None, of.groups.values()), *(["--ratings"] if of.scales else [])]
@@ -560,16 +588,45 @@ def leaderboard(
         )
     if published_only and (protocol_name or rated):
         raise BenchError(f"--published-only shows nothing measured; drop {'--ratings' if rated else '--protocol'}")
+    if layout and (intervals or common or others or rank_from != 1):
+        raise BenchError("--intervals, --common, --rank-from and --with go with a protocol's own table, not --layout")
     if protocol_name and protocol_name.endswith(".toml"):
         protocol_name = protocol.load(protocol_name, workspace).name
     if layout:
         done = publish_layout(layout, workspace, protocol=protocol_name, published_only=published_only, rated=rated)
     else:
-        done = publish(protocol_name or "demo", workspace)
+        style = Style(rank_from, intervals)
+        done = publish(protocol_name or "demo", workspace, others=others, common=common, style=style)
     for remark in done.remarks:
         click.echo(remark, err=True)
     click.echo(done.markdown)
-    click.echo(f"tidy.csv, table.csv, table.md and table.tex are in {done.folder}", err=True)
+    click.echo(f"{', '.join(done.files)} are in {done.folder}", err=True)
+
+
+@leaderboard.command("verify")
+@click.argument("submitted", metavar="RESULTS", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--tidy",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The tidy.csv that was printed from them.  [default: RESULTS/tidy.csv, where it is]",
+)
+def leaderboard_verify(submitted: Path, tidy: Path | None) -> None:
+    """Check results that somebody submitted: a folder like WORKSPACE/results/PROTOCOL, with runs/ beside the rows.
+
+    Every record must be the one its id was made from, every clip of a run must have its row, and every number of
+    tidy.csv must follow from the rows. Exits with 1 where something does not.
+
+    \b
+    Examples:
+      bench leaderboard verify workspace/results/demo --tidy workspace/tables/demo/tidy.csv
+      bench leaderboard verify submission/
+    """
+    from benchmark.submission import verify
+
+    found = verify(submitted, tidy)
+    click.echo("\n".join([*found.problems, found.summary]))
+    if found.problems:
+        raise SystemExit(1)
 
 
 @bench.group("protocol")

@@ -565,6 +565,7 @@ def _contents(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted]
                 "digits": m.digits,
                 "unit": m.unit,
                 "source": m.source,
+                "emotions": m.emotions,
             }
             for m in run.metrics
         },

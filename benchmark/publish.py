@@ -6,67 +6,154 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark import configs
+from pyarrow import ArrowException
+
+from benchmark import configs, replicates
 from benchmark.errors import BenchError, writable, writing
-from leaderboards import aggregate, grid, layouts, published, ratings, results, tables
-from leaderboards.aggregate import Cell
+from leaderboards import aggregate, grid, intervals, layouts, published, ratings, results, tables
+from leaderboards.aggregate import Cell, Halves
 from leaderboards.grid import Grid
+from leaderboards.intervals import Difference
 from leaderboards.layouts import Layout, Measured
 from leaderboards.papers import LAYOUTS
 from leaderboards.results import Result, ResultError
-from leaderboards.tables import Column, Row
+from leaderboards.tables import Column, Row, Style
 from pipelines.media import atomic_path
 
 ORDER = ("real-halves", "ground-truth")  # then the baselines, then the methods, each by name
 SELF = " [emotion video = target: a video prior sees the ground truth]"
+COMMON = " [clips that every method has]"
+KEPT = ("digest", "title", "columns", "metrics")  # of a protocol, without changing a number
 MOST_REASONS = 5  # a method, in the Markdown; all of them stand in tidy.csv
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The folder with tidy.csv, table.csv, table.md and table.tex; the Markdown; what a person should be told."""
+    """The folder with the tables; the names of the files there; the Markdown; what a person should be told."""
 
     folder: Path
+    files: list[str]
     markdown: str
     remarks: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """What was evaluated by a protocol: rows, records by run id, rows of the table, what a person should be told."""
+    """What was evaluated by a protocol: rows, records by run id, rows of the table, draws of sets, what a person should
+    be told."""
 
     folder: Path
     rows: list[Result]
     runs: dict[str, dict[str, Any]]
     lines: list[Row]
+    halves: Halves
     remarks: list[str]
 
     def cells(self, *, by_group: bool = False) -> list[Cell]:
         try:
-            return aggregate.cells(self.rows, by_group=by_group)
+            return aggregate.cells(self.rows, by_group=by_group, halves=self.halves)
         except ResultError as error:
             raise BenchError(f"{self.folder}: {error}") from None
 
 
-def publish(protocol: str, workspace: Path) -> Published:
+def publish(
+    protocol: str,
+    workspace: Path,
+    *,
+    others: Sequence[Path] = (),
+    common: bool = False,
+    style: Style | None = None,
+) -> Published:
     """Make the tables of everything that was evaluated by a protocol.
+
+    others   folders of results of the same protocol from elsewhere, as WORKSPACE/results/PROTOCOL
+    common   whether each metric counts only the clips that every method has a value for
+
+    Besides the table: tidy.csv (every cell, with its interval), compared.csv (every method against the best one,
+    Holm-corrected within a metric), people.csv (means of each person) and provenance.csv (what stands behind each row).
 
     A damaged result file is left out, with a remark. Raises BenchError when there is nothing to show, when rows
     were made by different versions of the protocol, the test set, the views, an extractor or a metric, or when the
     tables cannot be written.
     """
-    found = _results(protocol, workspace)
+    style = style or Style()
+    found = _results(protocol, workspace, others)
     if not found.rows:
         raise BenchError(f"{found.folder}: no results to show; {_how(protocol)}")
-    cells = found.cells()
     asked = next(iter(found.runs.values()))["protocol"]
     title = asked["title"] + (SELF if asked["pairing"].get("emotion_video") == "self" else "")
-    table = tables.printed(title, cells, _columns(found.runs.values()), found.lines, _reasons(cells))
-    return _written(table, tables.tidy(found.cells(by_group=True)), workspace / "tables" / protocol, found.remarks)
+    if common:
+        found = replace(found, rows=aggregate.common(found.rows))
+        title += COMMON
+    cells = found.cells()
+    columns = _columns(found.runs.values())
+    remarks = [*_reasons(cells), *_too_few(cells, style)]
+    table = tables.printed(title, cells, columns, found.lines, remarks, style)
+    beside = {
+        "compared.csv": tables.compared(_compared(found, cells, style)),
+        "people.csv": aggregate.people(found.rows),
+        "provenance.csv": _provenance(found),
+    }
+    tidy = tables.tidy(found.cells(by_group=True))
+    return _written(table, tidy, workspace / "tables" / protocol, found.remarks, beside)
+
+
+def _compared(found: _Results, cells: Sequence[Cell], style: Style) -> dict[str, list[Difference]]:
+    """Every ranked method against the best of it, for each clip-level metric."""
+    metrics = {name: of for run in found.runs.values() for name, of in run["metrics"].items()}
+    who = {row.clip_id: row.identity or "" for row in found.rows if row.clip_id is not None}
+    ranked = [line.method for line in found.lines if line.ranked]
+    compared = {}
+    for name, of in sorted(metrics.items()):
+        scores: dict[str, dict[str, float]] = {}
+        for row in found.rows:
+            if row.metric == name and row.clip_id is not None and row.value is not None and row.method in ranked:
+                scores.setdefault(row.method, {})[row.clip_id] = row.value
+        if of["direction"] == "closer-to-real" or len(scores) < 2:
+            continue  # nearer to a third row is no difference of means
+        best = tables.best(name, of["direction"], of["digits"], cells, found.lines, style)
+        if best in scores:
+            sharing = {method: s for method, s in scores.items() if s.keys() & scores[best].keys()}
+            compared[name] = intervals.differences(sharing, who, best)
+    return compared
+
+
+def _too_few(cells: Sequence[Cell], style: Style) -> list[str]:
+    """That there are no intervals, where people are too few for them."""
+    few = sorted({cell.people for cell in cells if 0 < cell.people < intervals.FEWEST})
+    if not style.intervals or not few:
+        return []
+    told = f"{few[0]}" if len(few) == 1 else f"{few[0]}-{few[-1]}"
+    return [f"{told} people are too few for an interval ({intervals.FEWEST} or more); people.csv has each one's mean"]
+
+
+def _provenance(found: _Results) -> str:
+    """CSV, a line a method and run: what stands behind its rows."""
+    head = ["method", "run_id", "metrics", "protocol", "test_set", "split", "split_digest", "weights", "code", "commit"]
+    head += ["device", "hardware", "generated", "generation_seconds", "generation_machines", "ram_mib", "gpu_mib"]
+    behind: dict[tuple[str, str], set[str]] = {}
+    for row in found.rows:
+        behind.setdefault((row.method, row.run_id), set()).add(f"{row.metric}@{row.metric_version}")
+    lines = [head]
+    for (method, run_id), of in sorted(behind.items()):
+        run = found.runs[run_id]
+        git, cost, split = run["code"].get("git") or {}, run["generation"] or {}, run["split"] or {}
+        commit = f"{git.get('commit', '')}{' (modified)' if git.get('modified') else ''}"
+        hardware = "; ".join(f"{key}: {value}" for key, value in sorted(run["hardware"].items()))
+        line: list[object] = [method, run_id, " ".join(sorted(of)), run["protocol"]["digest"], run["pairs"]]
+        line += [
+            split.get("rule"),
+            split.get("digest"),
+            " ".join(f"{k}:{v}" for k, v in sorted(run["weights"].items())),
+        ]
+        line += [run["code"].get("version"), commit, run["device"], hardware, cost.get("clips"), cost.get("seconds")]
+        line += ["; ".join(cost.get("machines", ())), cost.get("ram_mib"), cost.get("gpu_mib")]
+        lines.append(["" if item is None else str(item) for item in line])
+    return grid.to_csv(lines)
 
 
 def publish_layout(
@@ -135,30 +222,57 @@ def _how(protocol: str) -> str:
     return f"`bench eval --method NAME --protocol {protocol}` makes them"
 
 
-def _results(protocol: str, workspace: Path) -> _Results:
+def _results(protocol: str, workspace: Path, others: Sequence[Path] = ()) -> _Results:
     if not configs.NAME.fullmatch(protocol):
         raise BenchError(f"--protocol {protocol!r} must be a name, or the path of a TOML file")
-    folder = workspace / "results" / protocol
-    rows, remarks = _read(folder)
-    runs = {row.run_id: _run(folder, row.run_id) for row in rows}
+    rows: list[Result] = []
+    runs: dict[str, dict[str, Any]] = {}
+    halves: dict[tuple[str, str], list[float]] = {}
+    remarks: list[str] = []
+    own = workspace / "results" / protocol
+    for folder in (own, *others):
+        here, told = _read(folder)
+        if folder != own and not here:
+            raise BenchError(f"{folder}: no results there; expected a folder of .parquet files with runs/ beside them")
+        rows += here
+        remarks += told
+        runs |= {row.run_id: _run(folder, row.run_id) for row in here}
+        for row in here:
+            if row.replicates is not None:
+                try:
+                    halves[row.method, row.metric] = replicates.halves(folder / row.replicates, row.n_used)
+                except (OSError, ArrowException) as error:
+                    remarks.append(f"no interval of {row.method}, {row.metric}: {_line(error)}")
+    try:
+        rows = results.check(rows, " and ".join(map(str, (own, *others))))
+    except ResultError as error:
+        raise BenchError(str(error)) from None
     methods = {row.run_id: row.method for row in rows}
     _refuse_different(methods, runs)
-    return _Results(folder, rows, runs, _lines(rows, runs), remarks + _devices(methods, runs))
+    return _Results(own, rows, runs, _lines(rows, runs), halves, remarks + _devices(methods, runs))
 
 
-def _written(table: Grid, tidy: str, to: Path, remarks: list[str]) -> Published:
-    """The table in every format, in its folder."""
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _written(
+    table: Grid, tidy: str, to: Path, remarks: list[str], beside: Mapping[str, str] | None = None
+) -> Published:
+    """The table in every format, in its folder, and other files by name."""
     writable(to)
     markdown = grid.markdown(table)
-    for name, text in (
-        ("tidy.csv", tidy),
-        ("table.csv", grid.printed_csv(table)),
-        ("table.md", markdown),
-        ("table.tex", grid.latex(table)),
-    ):
+    files = {
+        "tidy.csv": tidy,
+        "table.csv": grid.printed_csv(table),
+        "table.md": markdown,
+        "table.tex": grid.latex(table),
+        **(beside or {}),
+    }
+    for name, text in files.items():
         with writing(to), atomic_path(to / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return Published(to, markdown, remarks)
+    return Published(to, list(files), markdown, remarks)
 
 
 def _read(folder: Path) -> tuple[list[Result], list[str]]:
@@ -169,10 +283,7 @@ def _read(folder: Path) -> tuple[list[Result], list[str]]:
             rows += results.read(path)
         except ResultError as error:
             remarks.append(f"left out: {error}")
-    try:
-        return results.check(rows, str(folder)), remarks
-    except ResultError as error:
-        raise BenchError(str(error)) from None
+    return rows, remarks
 
 
 def _run(folder: Path, run_id: str) -> dict[str, Any]:
@@ -185,7 +296,7 @@ def _run(folder: Path, run_id: str) -> dict[str, Any]:
             for name, metric in record["metrics"].items()
         }
         return {
-            "protocol": {key: record["protocol"][key] for key in ("digest", "title", "columns", "metrics", "pairing")},
+            "protocol": {"pairing": {}, **{key: record["protocol"][key] for key in KEPT}, **record["protocol"]},
             "method": {
                 **{key: record["method"][key] for key in ("title", "kind")},
                 **{key: record["method"].get(key, "") for key in ("conditioning", "driven_by")},
@@ -193,6 +304,7 @@ def _run(folder: Path, run_id: str) -> dict[str, Any]:
             "metrics": metrics,
             "extractors": dict(record["extractors"]),
             **{key: record[key] for key in ("pairs", "views", "device")},
+            **{key: dict(record.get(key) or {}) for key in ("code", "weights", "hardware", "split", "generation")},
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -202,6 +314,7 @@ def _run(folder: Path, run_id: str) -> dict[str, Any]:
 def _refuse_different(methods: Mapping[str, str], runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise BenchError where two runs (method by run id) differ in what must be the same for all rows of a table."""
     seen: dict[str, tuple[str, Any]] = {}
+    first_run: dict[str, Mapping[str, Any]] = {}
     for run_id, method in methods.items():
         run = runs[run_id]
         for what, here in (
@@ -212,10 +325,21 @@ def _refuse_different(methods: Mapping[str, str], runs: Mapping[str, Mapping[str
         ):
             first, there = seen.setdefault(what, (method, here))
             if here != there:
+                fields = _fields(what, run, first_run[first])
                 raise BenchError(
                     f"{method} and {first} were scored with different versions of the {what} "
-                    f"({_short(here)}, {_short(there)}); evaluate the older one again"
+                    f"({_short(here)}, {_short(there)}){fields}; evaluate the older one again"
                 )
+            first_run.setdefault(method, run)
+
+
+def _fields(what: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Which fields of the protocol differ; nothing is known of the others than that they do."""
+    if what != "protocol":
+        return ""
+    here, there = one["protocol"], other["protocol"]
+    names = sorted(k for k in here.keys() | there.keys() if k not in KEPT and here.get(k) != there.get(k))
+    return f", in {', '.join(f'{k} ({here.get(k)} and {there.get(k)})' for k in names)}" if names else ""
 
 
 def _short(version: Any) -> str:

@@ -38,6 +38,14 @@ def write(found: Replicates, path: Path) -> None:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
+def halves(path: Path, clips: int) -> list[float]:
+    """The values on about half of the `clips` of a row. Raises OSError or ArrowException for a file that is missing or
+    damaged."""
+    draws = pq.read_table(path, page_checksum_verification=True, columns=["clips", "value"]).to_pydict()
+    nearer_half = 3 / 8 * clips  # the others are of a quarter
+    return [value for of, value in zip(draws["clips"], draws["value"], strict=True) if of >= nearer_half]
+
+
 def remark(metric: Metric, found: Replicates) -> str | None:
     """The warning that a value rests on too few vectors, with its extrapolation and the range of the draws."""
     if found.count >= metric.enough:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from leaderboards.aggregate import Cell
 from leaderboards.grid import Entry, Grid, Heading, Line, Mark, to_csv
+from leaderboards.intervals import Difference
 
 COUNT = "n used/expected"  # heading of the last column
 ARROWS = {"higher": "↑", "lower": "↓", "closer-to-real": "→"}
 REAL = "ground-truth"  # the row that closer-to-real columns are compared with
 NOTES = {
     "→": "→ the closer to ground truth, the better",
-    "†": "† from fewer clips than the protocol has; the count stands beside it; not ranked",
+    "†": "† from fewer clips than the protocol has; the count stands beside it",
     "n/a": "n/a not defined for this row, or not evaluated",
     COUNT: f"{COUNT}: clips behind the fullest cell of the row; a cell that rests on fewer, or failed, says so itself",
 }
+
+INTERVALS = (
+    "(low, high): 95 % interval over people, of 10 or more (studentised bootstrap, people drawn with all their clips); "
+    "of a set's value over its clips (halves drawn without replacement)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +68,52 @@ class Row:
         return "✓" if "+" in self.driven_by else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How numbers are shown.
+
+    rank_from  share of the expected clips from which on a value is ranked
+    intervals  whether the 95 % interval stands behind each number
+    """
+
+    rank_from: float = 1.0
+    intervals: bool = False
+
+
 def tidy(cells: Iterable[Cell]) -> str:
     """CSV, one line a cell, with counts and reasons.
 
-    value   full precision, an infinite one is `inf`; empty where there is none, so that the column loads as numbers
-    status  "ok", "partial 29/30" for a value from fewer clips than expected, else what `missing` says
+    value      full precision, an infinite one is `inf`; empty where there is none, so that the column loads as numbers
+    low, high  ends of the 95 % interval, over as many `people`; empty where there is none
+    from_real  distance to the ground-truth row's value
+    status     "ok", "partial 29/30" for a value from fewer clips than expected, else what `missing` says
     """
-    lines = [["method", "metric", "metric_version", "group", "value", "status", "n_used", "n_expected", "reasons"]]
-    for cell in cells:
+    known = list(cells)
+    real = {(cell.metric, cell.group): cell.value for cell in known if cell.method == REAL}
+    head = ["method", "metric", "metric_version", "group", "value", "low", "high", "people", "from_real"]
+    lines = [[*head, "status", "n_used", "n_expected", "reasons"]]
+    for cell in known:
         reasons = "; ".join(f"{count}x {reason}" for reason, count in cell.reasons)
-        value = "" if cell.value is None else repr(cell.value)
-        what = [cell.method, cell.metric, str(cell.metric_version), cell.group or "all"]
-        lines.append([*what, value, status(cell), str(cell.n_used), str(cell.n_expected), reasons])
+        truth = real.get((cell.metric, cell.group))
+        ends = (cell.interval.low, cell.interval.high) if cell.interval else (None, None)
+        away = None if cell.value is None or truth is None else abs(cell.value - truth)
+        numbers = ["" if number is None else repr(number) for number in (cell.value, *ends)]
+        what = [cell.method, cell.metric, str(cell.metric_version), cell.group or "all", *numbers]
+        what += [str(cell.people or ""), "" if away is None or math.isnan(away) else repr(away)]
+        lines.append([*what, status(cell), str(cell.n_used), str(cell.n_expected), reasons])
+    return to_csv(lines)
+
+
+def compared(found: Mapping[str, Sequence[Difference]]) -> str:
+    """CSV of every method against the best one, by metric: one line a comparison."""
+    head = ["metric", "method", "best", "difference", "low", "high", "p", "p_holm", "clips", "people"]
+    lines = [head]
+    for metric in sorted(found):
+        for one in found[metric]:
+            ends = (one.interval.low, one.interval.high) if one.interval else (None, None)
+            numbers = (one.difference, *ends, one.p, one.p_holm)
+            texts = ["" if number is None else repr(number) for number in numbers]
+            lines.append([metric, one.method, one.best, *texts, str(one.clips), str(one.identities)])
     return to_csv(lines)
 
 
@@ -85,7 +125,12 @@ def status(cell: Cell) -> str:
 
 
 def printed(
-    title: str, cells: Iterable[Cell], columns: Sequence[Column], rows: Sequence[Row], remarks: Iterable[str] = ()
+    title: str,
+    cells: Iterable[Cell],
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    remarks: Iterable[str] = (),
+    style: Style | None = None,
 ) -> Grid:
     """The table of a protocol: one line a row, one column a metric, then n used/expected; its signs are explained
     and `remarks` listed below.
@@ -95,14 +140,17 @@ def printed(
     smallest would be 0 for a row of good numbers in which one metric is not defined.
     """
     found = {(cell.method, cell.metric): cell for cell in cells if cell.group is None}
-    across = [entries(column, [found.get((r.method, column.metric)) for r in rows], rows) for column in columns]
+    across = [entries(column, [found.get((r.method, column.metric)) for r in rows], rows, style) for column in columns]
     lines = []
     for row, members in zip(rows, zip(*across, strict=True) if across else [()] * len(rows), strict=True):
         counts = [(c.n_used, c.n_expected) for column in columns if (c := found.get((row.method, column.metric)))]
         used, expected = max(counts, default=(0, 0))
         lines.append(Line((Entry(row.title), *members, Entry(f"{used}/{expected}" if counts else "0"))))
     headings = (Heading("Method", text=True), *map(Heading, headed(columns)), Heading(COUNT))
-    return Grid(title, headings, (tuple(lines),), (*legend(headings, lines), *remarks))
+    notes = legend(headings, lines)
+    if style and style.intervals:
+        notes.append(INTERVALS)
+    return Grid(title, headings, (tuple(lines),), (*notes, *remarks))
 
 
 def headed(columns: Sequence[Column]) -> list[str]:
@@ -118,26 +166,31 @@ def legend(headings: Iterable[Heading], lines: Iterable[Line]) -> list[str]:
     return [note for sign, note in NOTES.items() if any(sign in text for text in texts)]
 
 
-def entries(column: Column, cells: Sequence[Cell | None], rows: Sequence[Row]) -> list[Entry]:
+def entries(
+    column: Column, cells: Sequence[Cell | None], rows: Sequence[Row], style: Style | None = None
+) -> list[Entry]:
     """A column of numbers, ranked: `cells` in the order of `rows`.
 
-    Best and second are told among rows of equal conditioning whose value rests on every clip, as printed: what
+    Best and second are told among rows of equal conditioning whose value rests on enough clips, as printed: what
     reads the same shares its mark. A closer-to-real column ranks by the distance to the ground-truth row, and not
     at all without one.
     """
+    style = style or Style()
     marks: list[Mark] = ["" for _ in rows]
     real = next((c.value for c, row in zip(cells, rows, strict=True) if c and row.method == REAL), None)
     for conditioning in {row.conditioning for row in rows}:
         scores = {
             at: score
             for at, (cell, row) in enumerate(zip(cells, rows, strict=True))
-            if row.ranked and row.conditioning == conditioning and (score := _score(cell, column, real)) is not None
+            if row.ranked
+            and row.conditioning == conditioning
+            and (score := _score(cell, column, real, style)) is not None
         }
         places = sorted(set(scores.values()))
         for at, score in scores.items():
             if len(scores) > 1 and score in places[:2]:
                 marks[at] = "best" if score == places[0] else "second"
-    return [Entry(_text(cell, column), mark) for cell, mark in zip(cells, marks, strict=True)]
+    return [Entry(_text(cell, column, style), mark) for cell, mark in zip(cells, marks, strict=True)]
 
 
 def missing(cell: Cell) -> str:
@@ -147,9 +200,20 @@ def missing(cell: Cell) -> str:
     return f"failed 0/{cell.n_expected}"
 
 
-def _score(cell: Cell | None, column: Column, real: float | None) -> float | None:
-    """What a full value is ranked by, smaller is better; None for what is not ranked."""
-    if cell is None or cell.value is None or cell.n_used != cell.n_expected:
+def best(
+    metric: str, direction: str, digits: int, cells: Iterable[Cell], rows: Sequence[Row], style: Style
+) -> str | None:
+    """The method that a metric puts first among the ranked rows, by full precision; None where nothing is ranked."""
+    column = Column(metric, "", direction, digits + 12)
+    of = {cell.method: cell for cell in cells if cell.metric == metric and cell.group is None}
+    real = of[REAL].value if REAL in of else None
+    scores = {row.method: _score(of.get(row.method), column, real, style) for row in rows if row.ranked}
+    return min((name for name, s in scores.items() if s is not None), key=lambda name: scores[name] or 0, default=None)
+
+
+def _score(cell: Cell | None, column: Column, real: float | None, style: Style) -> float | None:
+    """What a value is ranked by, smaller is better; None for what is not ranked."""
+    if cell is None or cell.value is None or cell.n_used < style.rank_from * cell.n_expected:
         return None
     value = round(cell.value, column.digits)
     if column.direction == "closer-to-real":
@@ -157,11 +221,16 @@ def _score(cell: Cell | None, column: Column, real: float | None) -> float | Non
     return value if column.direction == "lower" else -value
 
 
-def _text(cell: Cell | None, column: Column) -> str:
+def _text(cell: Cell | None, column: Column, style: Style) -> str:
     if cell is None:
         return "n/a"
     if cell.value is None:
         return missing(cell)
     rounded = round(cell.value, column.digits) + 0.0  # no "-0.00"
     value = f"{rounded:.{column.digits}f}{column.unit}" if math.isfinite(rounded) else str(rounded)
+    if style.intervals and cell.interval:
+        low, high = (
+            f"{round(end, column.digits) + 0.0:.{column.digits}f}" for end in (cell.interval.low, cell.interval.high)
+        )
+        value = f"{value} ({low}, {high})"
     return value if cell.n_used == cell.n_expected else f"{value}† ({cell.n_used}/{cell.n_expected})"
