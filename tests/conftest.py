@@ -14,6 +14,7 @@ from parity import (  # noqa: F401  fixtures and hooks
     pytest_addoption,
     pytest_collection_modifyitems,
     pytest_configure,
+    pytest_deselected,
     pytest_runtest_makereport,
     pytest_sessionfinish,
 )

@@ -83,6 +83,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.parity)
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("parity"):
+            item.config.stash[RECORD].skipped[item.name] = "left out of this run"
+
+
 @pytest.fixture
 def parity(request: pytest.FixtureRequest) -> Parity:
     """parity("family/variant", against=..., on=..., ours=..., expected=..., tolerance=...): see the module's text.
