@@ -73,8 +73,9 @@ def publish(
     others   folders of results of the same protocol from elsewhere, as WORKSPACE/results/PROTOCOL
     common   whether each metric counts only the clips that every method has a value for
 
-    Besides the table: tidy.csv (every cell, with its interval), compared.csv (every method against the best one,
-    Holm-corrected within a metric), people.csv (means of each person) and provenance.csv (what stands behind each row).
+    Besides the table: tidy.csv (every cell, with its interval), ranks.csv, compared.csv (every method against the best
+    one, Holm-corrected within a metric), people.csv (means of each person) and provenance.csv (what stands behind each
+    row).
 
     A damaged result file is left out, with a remark. Raises BenchError when there is nothing to show, when rows
     were made by different versions of the protocol, the test set, the views, an extractor or a metric, or when the
@@ -94,6 +95,7 @@ def publish(
     remarks = [*_reasons(cells), *_too_few(cells, style)]
     table = tables.printed(title, cells, columns, found.lines, remarks, style)
     beside = {
+        "ranks.csv": tables.ranks(columns, cells, found.lines, style),
         "compared.csv": tables.compared(_compared(found, cells, style)),
         "people.csv": aggregate.people(found.rows),
         "provenance.csv": _provenance(found),

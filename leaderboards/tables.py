@@ -177,15 +177,7 @@ def entries(
     """
     style = style or Style()
     marks: list[Mark] = ["" for _ in rows]
-    real = next((c.value for c, row in zip(cells, rows, strict=True) if c and row.method == REAL), None)
-    for conditioning in {row.conditioning for row in rows}:
-        scores = {
-            at: score
-            for at, (cell, row) in enumerate(zip(cells, rows, strict=True))
-            if row.ranked
-            and row.conditioning == conditioning
-            and (score := _score(cell, column, real, style)) is not None
-        }
+    for scores in _rivals(column, cells, rows, style):
         places = sorted(set(scores.values()))
         for at, score in scores.items():
             if len(scores) > 1 and score in places[:2]:
@@ -198,6 +190,37 @@ def missing(cell: Cell) -> str:
     if cell.reasons and all(reason.startswith("unavailable") for reason, _ in cell.reasons):
         return "unavailable"
     return f"failed 0/{cell.n_expected}"
+
+
+def ranks(columns: Sequence[Column], cells: Iterable[Cell], rows: Sequence[Row], style: Style) -> str:
+    """CSV of the place of each ranked method in each column, among `of` rivals: those of equal conditioning. What reads
+    the same shares the better place (1, 1, 3)."""
+    found = {(cell.method, cell.metric): cell for cell in cells if cell.group is None}
+    lines = [["metric", "method", "rank", "of"]]
+    for column in columns:
+        of = [found.get((row.method, column.metric)) for row in rows]
+        places = {
+            rows[at].method: (1 + sum(other < score for other in scores.values()), len(scores))
+            for scores in _rivals(column, of, rows, style)
+            for at, score in scores.items()
+        }
+        lines += [[column.metric, name, str(rank), str(count)] for name, (rank, count) in sorted(places.items())]
+    return to_csv(lines)
+
+
+def _rivals(column: Column, cells: Sequence[Cell | None], rows: Sequence[Row], style: Style) -> list[dict[int, float]]:
+    """For each conditioning what its ranked rows are ranked by, as printed: score by position, smaller is better."""
+    real = next((c.value for c, row in zip(cells, rows, strict=True) if c and row.method == REAL), None)
+    return [
+        {
+            at: score
+            for at, (cell, row) in enumerate(zip(cells, rows, strict=True))
+            if row.ranked
+            and row.conditioning == conditioning
+            and (score := _score(cell, column, real, style)) is not None
+        }
+        for conditioning in sorted({row.conditioning for row in rows})
+    ]
 
 
 def best(

@@ -121,6 +121,20 @@ def test_the_tables_carry_their_intervals(workspace: Path) -> None:
     assert "(" not in publish("p", workspace).markdown.split("\n")[-6]  # not unless asked for
 
 
+def test_ranks_share_places_where_numbers_read_the_same(workspace: Path) -> None:
+    write(workspace / "results/p", "twin", values(1, BEST), fid=6.0, lag=1.04)  # 1.0 as printed
+    done = publish("p", workspace)
+    ranks = {(r["metric"], r["method"]): (r["rank"], r["of"]) for r in lines(done.folder / "ranks.csv")}
+    assert {method: ranks[PSNR, method] for method in ("ours", "twin", "theirs")} == {
+        "ours": ("1", "3"),
+        "twin": ("1", "3"),
+        "theirs": ("3", "3"),
+    }
+    assert [ranks[LAG, method][0] for method in ("ours", "twin", "theirs")] == ["1", "1", "3"]  # away from real
+    assert [ranks[FID, method][0] for method in ("ours", "twin", "theirs")] == ["1", "2", "2"]
+    assert (PSNR, "ground-truth") not in ranks
+
+
 def test_every_method_is_compared_with_the_best(workspace: Path) -> None:
     write(workspace / "results/p", "third", {c: v + 1e-3 for c, v in values(1, BEST).items()})
     found = {(r["metric"], r["method"]): r for r in lines(publish("p", workspace).folder / "compared.csv")}
