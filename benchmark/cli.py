@@ -14,6 +14,7 @@ from benchmark import __version__
 from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
+    from benchmark.figures import At, Bars, Drawn
     from pipelines.crop import Crop
     from pipelines.media import Codec
     from pipelines.splits import By
@@ -958,6 +959,185 @@ def explain(
     else:
         method, entries = evaluate.method_entries(str(method_name), asked, workspace, settings)
     click.echo(job.text(job.explain(words, entries, method, asked, workspace, settings)))
+
+
+@bench.group("figures")
+def figures_group() -> None:
+    """Draw the figures of the papers, as PDF and SVG in WORKSPACE/figures."""
+
+
+def _say(drawn: Drawn) -> None:
+    for remark in drawn.remarks:
+        click.echo(remark)
+    for path in drawn.files:
+        click.echo(path)
+
+
+def _names(_ctx: click.Context, _option: click.Parameter, words: str) -> list[str]:
+    return [word for word in (word.strip() for word in words.split(",")) if word]
+
+
+def _times(ctx: click.Context, option: click.Parameter, words: str) -> list[float]:
+    try:
+        return [float(word) for word in _names(ctx, option, words)]
+    except ValueError:
+        raise BenchError(f"--times {words!r}; expected seconds with commas between, such as 0.2,0.5") from None
+
+
+embeddings_argument = click.argument("embeddings", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+
+
+@figures_group.command("tsne")
+@embeddings_argument
+@click.option("--perplexity", type=float, help="[default: 30, or a third of the other embeddings if they are fewer]")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.pass_obj
+def figures_tsne(workspace: Path, embeddings: Path, perplexity: float | None, seed: int) -> None:
+    """t-SNE of emotion embeddings, coloured by emotion and by intensity (DICE-Talk, Fig. 4c; EAT-Face, Fig. 5).
+
+    EMBEDDINGS is a Parquet table as for `bench clusters`: identity, emotion and embedding (a list of numbers), a row a
+    clip; with a column intensity (1, 2, 3 or none) a second panel shows it.
+
+    \b
+    Examples:
+      bench figures tsne emotion-prior.parquet
+      bench figures tsne emotion-prior.parquet --perplexity 50 --seed 1
+    """
+    from benchmark import figures as job
+    from metrics import MetricError
+
+    with one_line(MetricError):
+        _say(job.tsne(embeddings, workspace, perplexity=perplexity, seed=seed))
+
+
+@figures_group.command("similarity")
+@embeddings_argument
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Another table: its emotions are the columns.",
+)
+@click.option("--softmax", is_flag=True, help="Show the softmax of the cosines over each row, as EAT-Face does.")
+@click.pass_obj
+def figures_similarity(workspace: Path, embeddings: Path, against: Path | None, softmax: bool) -> None:
+    """Heat map of the cosines between mean embeddings of emotions (EAT-Face, Fig. 7).
+
+    The vectors of an emotion are averaged as they are, then the cosine is taken: of the table with itself, or of
+    pictures with texts, say, by --against. Tables are as for `bench figures tsne`. The temperature of EAT-Face's
+    softmax is not told; here it is 1.
+
+    \b
+    Examples:
+      bench figures similarity visual.parquet
+      bench figures similarity visual.parquet --against text.parquet --softmax
+    """
+    from benchmark import figures as job
+    from metrics import MetricError
+
+    with one_line(MetricError):
+        _say(job.similarity(embeddings, workspace, against=against, softmax=softmax))
+
+
+@figures_group.command("confusion")
+@protocol_option
+@click.option("--method", required=True, help="Name of a method that was evaluated.")
+@click.option("--metric", default="emo-acc/vgg16", show_default=True, help="A metric with a confusion matrix.")
+@click.pass_obj
+def figures_confusion(workspace: Path, protocol_name: str, method: str, metric: str) -> None:
+    """Confusion matrix of emotions asked for and classified, as `bench eval` counted them: shares of rows, and counts.
+
+    \b
+    Examples:
+      bench figures confusion --protocol eat-face-mead --method my-method
+    """
+    from benchmark import figures as job
+    from benchmark import protocol
+
+    if protocol_name.endswith(".toml"):
+        protocol_name = protocol.load(protocol_name, workspace).name
+    _say(job.confusion(protocol_name, method, workspace, metric=metric))
+
+
+@figures_group.command("study")
+@click.argument("ratings", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--aspect",
+    "aspects",
+    type=(str, float, float),
+    metavar="NAME LOWEST HIGHEST",
+    multiple=True,
+    required=True,
+    help="An aspect and its scale; may be repeated. Votes are 0 to 1.",
+)
+@click.option("--by", type=click.Choice(["method", "emotion"]), default="method", show_default=True)
+@click.option("--method", help="Show the scores of this method only.")
+@click.pass_obj
+def figures_study(
+    workspace: Path, ratings: Path, aspects: tuple[tuple[str, float, float], ...], by: Bars, method: str | None
+) -> None:
+    """Bars of a user study: the mean of each method and aspect, with 95 % intervals over participants.
+
+    RATINGS is the CSV file of `bench leaderboard --ratings`: participant, method, video, aspect, score. With one more
+    column, emotion, and --by emotion the bars of a method are emotions, as in EAT-Face's Fig. 6. With fewer than ten
+    participants no interval is drawn.
+
+    \b
+    Examples:
+      bench figures study study.csv --aspect Emotion 1 5 --aspect Quality 1 5
+      bench figures study study.csv --aspect Tend. 0 1 --aspect Real. 1 10 --by emotion --method ours
+    """
+    from benchmark import figures as job
+    from leaderboards.results import ResultError
+
+    scales = {name: (lowest, highest) for name, lowest, highest in aspects}
+    with one_line(ResultError):
+        _say(job.study(ratings, workspace, scales, by=by, method=method))
+
+
+@figures_group.command("grid")
+@protocol_option
+@click.option("--clips", required=True, callback=_names, help="Pair ids, with commas between.")
+@click.option("--methods", required=True, callback=_names, help="Names, or NAME=FOLDER of videos made elsewhere.")
+@click.option("--at", type=click.Choice(["word", "time", "emotion"]), required=True, help="What the columns are.")
+@click.option("--times", default="", callback=_times, help="Seconds, with commas between.")
+@click.option(
+    "--labels", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CSV file: clip, start, label."
+)
+@click.pass_obj
+def figures_grid(
+    workspace: Path,
+    protocol_name: str,
+    clips: list[str],
+    methods: list[str],
+    at: At,
+    times: list[float],
+    labels: Path | None,
+) -> None:
+    """Frames of clips side by side: the reference, the ground truth and each method (DICE-Talk, Figs. 3 and 5;
+    EAT-Face, Figs. 3 and 4).
+
+    The frame at t seconds is number round(25 t). Where a video or a frame is missing, its place says why.
+
+    \b
+    --at time      columns are --times of each clip; without them five, spread evenly
+    --at emotion   columns are emotions: give one clip of each emotion (and identity); --times takes one time, without
+                   it the middle of each clip is shown
+    --at word      columns are words or phonemes: --labels says in seconds when those that you want to show are spoken
+
+    No dataset here comes with alignments: the labels are yours, from a forced aligner or by ear, a line a column:
+    clip,start,label.
+
+    \b
+    Examples:
+      bench figures grid --clips W108_front_angry_3_001 --methods still,ours=outputs/ --at time --times 0.2,0.6,1
+      bench figures grid --clips W108_front_angry_3_001 --methods still --at word --labels words.csv
+      bench figures grid --clips W108_front_angry_3_001,W108_front_happy_3_001 --methods still --at emotion
+    """
+    from benchmark import figures as job
+    from benchmark import protocol
+
+    asked = protocol.load(protocol_name, workspace)
+    _say(job.grid(asked, clips, methods, workspace, at=at, times=times, labels=labels))
 
 
 def main() -> None:
