@@ -14,7 +14,8 @@ from benchmark import __version__
 from benchmark.errors import BenchError
 
 if TYPE_CHECKING:
-    from benchmark.figures import At, Bars, Drawn
+    from benchmark.figures import Bars, Drawn
+    from benchmark.qualitative import At
     from pipelines.crop import Crop
     from pipelines.media import Codec
     from pipelines.splits import By
@@ -1133,8 +1134,8 @@ def figures_grid(
       bench figures grid --clips W108_front_angry_3_001 --methods still --at word --labels words.csv
       bench figures grid --clips W108_front_angry_3_001,W108_front_happy_3_001 --methods still --at emotion
     """
-    from benchmark import figures as job
     from benchmark import protocol
+    from benchmark import qualitative as job
 
     asked = protocol.load(protocol_name, workspace)
     _say(job.grid(asked, clips, methods, workspace, at=at, times=times, labels=labels))

@@ -33,7 +33,7 @@ EMOTIONS: dict[str, tuple[str, str]] = {
     "sad": ("#56B4E9", "X"),
     "surprised": ("#E69F00", "*"),
     "calm": ("#882255", "p"),
-    "unlabelled": ("#999999", "."),
+    "unlabelled": ("#CCCCCC", "h"),
 }
 PLAIN = "#4477AA"  # bars that are no emotion's
 NOTHING = "#DDDDDD"  # where there is no value, or no picture
