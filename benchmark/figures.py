@@ -86,7 +86,7 @@ def project(vectors: Matrix, perplexity: float | None = None, seed: int = 0) -> 
     count, length = vectors.shape
     if count < 3:
         raise BenchError(f"{count} embeddings; t-SNE needs 3 at least")
-    used = min(PERPLEXITY, (count - 1) / 3) if perplexity is None else perplexity
+    used = max(1.0, min(PERPLEXITY, (count - 1) / 3)) if perplexity is None else perplexity
     if not 1 <= used < count:
         raise BenchError(
             f"--perplexity {used:g} with {count} embeddings; expected 1 or more, and less than their number"

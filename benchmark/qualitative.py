@@ -164,18 +164,18 @@ def _spread(pair: Pair) -> list[float]:
 def _frames(video: Video, times: Sequence[float]) -> list[Picture]:
     """The frames at those times, or why there are none."""
     if isinstance(video, str):
-        return [video] * len(times)
+        return [printable(video)] * len(times)
     wanted = [round(time * float(media.FPS)) for time in times]
     try:
         frames = enumerate(media.read_frames(video, num_frames=max(wanted) + 1))
         found = {number: frame for number, frame in frames if number in wanted}
     except MediaError as error:
-        return [_reason(error)] * len(times)
+        return [printable(_reason(error))] * len(times)
     return [found.get(number, f"ends before {time:g} s") for number, time in zip(wanted, times, strict=True)]
 
 
 def _reason(error: MediaError) -> str:
-    return printable(str(error).partition(": ")[2] or str(error))
+    return str(error).partition(": ")[2] or str(error)
 
 
 def _reference(asked: Protocol, workspace: Path, pair: Pair) -> Video:
@@ -228,7 +228,7 @@ def _generated(folder: Path, pair: Pair) -> Video:
     try:
         made = Made(**json.loads(video.with_suffix(".json").read_text(encoding="utf-8")))
         if made.error is not None:
-            return f"not generated: {printable(made.error)}"
+            return f"not generated: {made.error}"
         return video if made.sha256 == media.file_sha256(video) else "is not the video that was generated"
     except FileNotFoundError:
         return "not generated"

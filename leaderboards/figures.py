@@ -240,7 +240,7 @@ def grid(
         text(middle, tall - band + 0.1 + LINE * deep, words, va="bottom", weight="bold")
         at += count
     for row, name in enumerate(rows):
-        text(left - 0.07, row_middle(row), _wrapped(name, 16), ha="right")
+        text(left - 0.07, row_middle(row), _wrapped(name, 16, most=6), ha="right")
     at = 0
     for words, count in row_groups:
         text(LINE / 2 + 0.03, row_middle(at + (count - 1) / 2), words, rotation=90, weight="bold")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -177,6 +178,14 @@ def test_clusters_that_are_apart_stay_apart(tmp_path: Path) -> None:
     assert np.linalg.norm(again[:, None] - again, axis=2)[same].max() < away[~same].min()
 
 
+@pytest.mark.parametrize("given", [np.eye(3), np.repeat(np.eye(2), 20, axis=0), np.arange(30.0)[:, None]])
+def test_few_equal_and_plain_numbers_are_spread_out_too(given: np.ndarray) -> None:
+    points, used = job.project(given)
+    assert points.shape == (len(given), 2)
+    assert np.isfinite(points).all()
+    assert 1 <= used < len(given)
+
+
 def test_t_sne_shows_each_point_once_by_emotion_and_once_by_intensity(tmp_path: Path, seen: list[Figure]) -> None:
     path = table(tmp_path / "prior.parquet")
     code, said = run(tmp_path, "tsne", str(path), "--perplexity", "8")
@@ -219,6 +228,7 @@ def test_the_heat_map_holds_the_cosines_of_mean_vectors(tmp_path: Path, seen: li
     axes = seen[0].axes[0]
     assert np.asarray(axes.images[0].get_array()) == pytest.approx(expected, abs=1e-12)
     assert [label.get_text() for label in axes.get_yticklabels()] == order
+    assert [label.get_text() for label in axes.get_xticklabels()] == order
     assert [text.get_text() for text in axes.texts] == [f"{value:z.2f}" for value in expected.ravel()]
     grown = np.exp(expected)
     assert np.asarray(seen[1].axes[0].images[0].get_array()) == pytest.approx(grown / grown.sum(1, keepdims=True))
@@ -245,6 +255,7 @@ def test_confusion_shows_shares_of_rows_with_counts(tmp_path: Path, seen: list[F
     texts = [text.get_text() for text in axes.texts]
     assert texts == ["75 %\n6", "12 %\n1", "12 %\n1", "0 %\n0", "100 %\n4", "0 %\n0", "-", "-", "-"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["angry (8)", "happy (4)", "sad (0)"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["angry", "happy", "sad"]
 
 
 # --- user studies ------------------------------------------------------------------------------------------------
@@ -255,11 +266,13 @@ def test_bars_are_the_means_of_the_ratings_with_intervals_over_participants(tmp_
     code, _ = run(tmp_path, "study", str(path), "--aspect", "Nat.", "1", "10", "--aspect", "Tend.", "0", "1")
     assert code == 0
     means = {(cell.method, cell.metric): cell.value for cell in ratings.read(path, scales)}
+    plain = pd.read_csv(path).groupby(["method", "aspect"]).score.mean()
     given = ratings.scores(path, scales)
     for axes, aspect in zip(seen[0].axes, scales, strict=True):
         assert axes.get_title() == {"Nat.": "Nat.", "Tend.": "Tend. (%)"}[aspect]
         for method, bar, line in zip(("a_1", "$b$"), axes.patches, axes.lines[::2], strict=True):
             assert bar.get_width() == means[method, f"rating/{aspect}"]
+            assert bar.get_width() == pytest.approx(plain[method, aspect] * (100 if aspect == "Tend." else 1))
             scores = [score for score in given if (score.method, score.aspect) == (method, aspect)]
             people = [score.participant for score in scores]
             interval = intervals.mean_interval([score.value for score in scores], people)
@@ -376,7 +389,9 @@ def test_two_runs_give_the_same_bytes_whatever_the_users_settings(
 ) -> None:
     exec(SCRIPT, {})
     here = capsys.readouterr().out.split()
-    (tmp_path / "matplotlibrc").write_text("font.size: 30\ntext.usetex: true\nsvg.fonttype: none\n")
+    (tmp_path / "matplotlibrc").write_text(
+        "font.size: 30\ntext.usetex: true\nsvg.fonttype: none\naxes.facecolor: red\n"
+    )
     environment = {**os.environ, "PYTHONHASHSEED": "1", "MATPLOTLIBRC": str(tmp_path)}
     environment.pop("DISPLAY", None)
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, text=True, capture_output=True, check=True)
@@ -393,7 +408,7 @@ def test_files_are_of_their_kind_without_dates_and_nothing_else_is_left(workspac
     ] == content
     assert content[0].startswith(b"%PDF-1.4")
     assert b"CreationDate" not in content[0]
-    assert b"<svg" in content[1]
+    assert ElementTree.fromstring(content[1]).tag == "{http://www.w3.org/2000/svg}svg"
     assert b"<dc:date>" not in content[1]
     assert set((workspace / "figures" / "small").iterdir()) == set(first)
 
