@@ -105,7 +105,8 @@ def chosen(words: str) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for word in filter(None, (word.strip() for word in words.split(","))):
         if word != "all" and word not in names and word not in families:
-            raise BenchError(f"--metrics {word!r} is no metric and no family; {configs.nearest(word, names)}")
+            hint = configs.nearest(word, [*sorted(families), *names])
+            raise BenchError(f"--metrics {word!r} is no metric and no family; {hint}")
         found |= dict.fromkeys(name for name in names if word in ("all", name, name.partition("/")[0]))
     if not found:
         raise BenchError(f"--metrics {words!r} names nothing; expected all, or names as in `bench metrics list`")
@@ -391,8 +392,10 @@ def _set_score(run: _Run, metric: Metric, pairs: Sequence[Pair], columns: Column
     lost = _lost(columns)
     if lost and (not run.settings.allow_partial or len(lost) == len(everyone)):
         (why, count), *_ = sorted(Counter(lost.values()).items(), key=lambda item: (-item[1], item[0]))
+        which = min(pair_id for pair_id, reason in lost.items() if reason == why)
+        named = f"{which}: {why}" if count == 1 else f"{count}x {why}, {which} the first"
         advice = "" if len(lost) == len(everyone) else "; --allow-partial scores the others"
-        return f"{len(lost)} of {len(everyone)} clips cannot be used ({count}x {why}){advice}", 0, len(everyone)
+        return f"{len(lost)} of {len(everyone)} clips cannot be used ({named}){advice}", 0, len(everyone)
     value = _compute(run, metric, _given(pairs, columns))
     return value, len(everyone) - len(lost) if isinstance(value, float) else 0, len(everyone)
 

@@ -11,12 +11,12 @@ Every network is a variant of its own; a number of one says nothing about anothe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metrics.base import ASKED, Features, Metric, MetricError, register
+from metrics.base import ASKED, Features, Metric, MetricError, Table, register
 
 # Every label space in use: its own words, in its own order (a network's: the order of its outputs), and which of
 # MEAD's words each stands for.
@@ -207,6 +207,12 @@ def confusion(clips: Clips, asked: Clips) -> NDArray[np.int64]:
     return counts
 
 
+def confusion_table(ids: Sequence[str], clips: Clips, asked: Clips) -> Table:
+    """`confusion` as lines, the first of them the heading. Raises MetricError as it does."""
+    counts = confusion(clips, asked).tolist()
+    return [["asked", *SEVEN], *([word, *row] for word, row in zip(SEVEN, counts, strict=True))]
+
+
 def _register(family: str, compute: Callable[..., float], emotions: tuple[str, ...], label: str) -> None:
     for network, suffix in NETWORKS.items():
         register(
@@ -222,6 +228,7 @@ def _register(family: str, compute: Callable[..., float], emotions: tuple[str, .
                 digits=4,
                 source="after DICE-Talk (Tan et al. 2025), section 4.2, which has no formula: our convention",
                 emotions=emotions,
+                details=confusion_table if compute is accuracy else None,
             )
         )
 

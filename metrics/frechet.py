@@ -112,7 +112,8 @@ def distance(a: Gaussian, b: Gaussian) -> float:
     """Squared Fréchet (2-Wasserstein) distance |m1 - m2|² + tr(S1 + S2 - 2 sqrt(S1 S2)), divisors N - 1.
 
     The unit is that of the features squared. Where rounding leaves a negative value (identical sets: some
-    1e-16 of the traces) the result is 0.0. Raises MetricError for fewer than 2 vectors or different D.
+    1e-16 of the traces) the result is 0.0. Raises MetricError for fewer than 2 vectors or different D, and for
+    features so large that float64 does not hold their squares.
     """
     for side in (a, b):
         if side.count < 2:
@@ -122,10 +123,13 @@ def distance(a: Gaussian, b: Gaussian) -> float:
     first = a.factor / np.sqrt(a.count - 1)
     second = b.factor / np.sqrt(b.count - 1)
     traces = float((first**2).sum() + (second**2).sum())
-    cross = float(np.linalg.svd(first @ second.T, compute_uv=False).sum())
+    try:
+        cross = float(np.linalg.svd(first @ second.T, compute_uv=False).sum())
+    except np.linalg.LinAlgError as error:
+        raise MetricError(f"the covariances have no singular values ({error}); features of huge size?") from None
     value = float(((a.mean - b.mean) ** 2).sum()) + traces - 2 * cross
     if not value >= -1e-10 * traces:
-        raise ArithmeticError(f"Fréchet distance of {value} with traces {traces}: more than rounding")
+        raise MetricError(f"a distance of {value:g} with traces {traces:g} is more than rounding; features too large?")
     return max(value, 0.0)
 
 

@@ -114,7 +114,7 @@ _VARIANTS: tuple[tuple[str, str, Callable[..., float], tuple[Side, ...], Directi
 for _network, _extractor, _what in NETWORKS:
     for _family, _suffix, _compute, _sides, _direction, _label in _VARIANTS:
         _short = _network.removeprefix("arcface-")
-        _note = "" if _network == "w600k_mbf" else f", {_short}" if "(" in _label else f" ({_short})"
+        _note = f", {_short}" if "(" in _label else f" ({_short})"
         register(
             Metric(
                 name=f"{_family}/{_network}{_suffix}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,21 @@ def polynomial_mmd(first: NDArray[np.float64], second: NDArray[np.float64]) -> f
     return within - 2 * float(kernel(first, second).mean())
 
 
-def _estimate(first: NDArray[np.float32], second: NDArray[np.float32], subsets: int) -> float:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of vectors that stay on the disk until they are drawn; `kept` are the positions of those that count."""
+
+    vectors: NDArray[np.float32]
+    kept: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def drawn(self, rng: np.random.RandomState, size: int) -> NDArray[np.float64]:
+        return self.vectors[self.kept[rng.choice(len(self), size, replace=False)]].astype(np.float64)
+
+
+def _estimate(first: _Rows, second: _Rows, subsets: int) -> float:
     """Mean over random subsets of min(SUBSET_SIZE, fewer side) vectors; one where that is all of both sides."""
     size = min(SUBSET_SIZE, len(first), len(second))
     if size == len(first) == len(second):
@@ -47,8 +62,7 @@ def _estimate(first: NDArray[np.float32], second: NDArray[np.float32], subsets: 
     rng = np.random.RandomState(SEED)  # the generator that the reference draws with
     total = 0.0
     for _ in range(subsets):
-        mine, other = (rng.choice(len(side), size, replace=False) for side in (first, second))
-        total += polynomial_mmd(first[mine].astype(np.float64), second[other].astype(np.float64))
+        total += polynomial_mmd(first.drawn(rng, size), second.drawn(rng, size))
     return total / subsets
 
 
@@ -84,7 +98,7 @@ def kid(generated: Iterable[Features], real: Iterable[Features]) -> float:
     """
     with _pooled("generated", generated) as (first, _), _pooled("real", real) as (second, _):
         _refuse_different(first, second)
-        return _estimate(first, second, SUBSETS)
+        return _estimate(_Rows(first, np.arange(len(first))), _Rows(second, np.arange(len(second))), SUBSETS)
 
 
 def _refuse_different(first: NDArray[np.float32], second: NDArray[np.float32]) -> None:
@@ -103,7 +117,8 @@ def kid_replicates(seed: int, generated: Loader, real: Loader) -> Replicates:
         clips, vectors, values = [], [], []
         for union in subsampling.draws(seed, len(mine)):
             kept = np.isin(block, union)
-            some, others = first[np.repeat(kept, mine)], second[np.repeat(kept, other)]
+            some = _Rows(first, np.flatnonzero(np.repeat(kept, mine)))
+            others = _Rows(second, np.flatnonzero(np.repeat(kept, other)))
             if min(len(some), len(others)) >= 2:
                 clips.append(int(kept.sum()))
                 vectors.append(min(len(some), len(others)))

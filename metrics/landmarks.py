@@ -178,8 +178,8 @@ _ROWS: tuple[tuple[str, Callable[..., float], tuple[Side, ...], str, Direction, 
     ("lmd/face-centred", lmd_face_centred, _BOTH, "px", "lower", "F-LMD", _EAT),
     ("lmd/mouth-normalised", lmd_mouth_normalised, _BOTH, "%", "lower", "LMD (mouth, norm.)", _LMD),
     ("lmd/face-normalised", lmd_face_normalised, _BOTH, "%", "lower", "LMD (face, norm.)", _LMD),
-    ("jitter/landmarks", jitter, _OWN, "px", "closer-to-real", "Jitter", _JITTER),
-    ("jitter/landmarks-delta", jitter_delta, _BOTH, "px", "lower", "Jitter |Δ real|", _JITTER),
+    ("jitter/landmarks", jitter, _OWN, "px/frame²", "closer-to-real", "Jitter", _JITTER),
+    ("jitter/landmarks-delta", jitter_delta, _BOTH, "px/frame²", "lower", "Jitter |Δ real|", _JITTER),
     ("faces/missed", missed, _OWN, "%", "lower", "No face", "our own: share of frames without a face in MediaPipe's"),
 )
 for _name, _compute, _sides, _unit, _direction, _label, _source in _ROWS:

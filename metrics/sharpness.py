@@ -252,7 +252,8 @@ def _make(variant: str, weights: Mapping[str, Weights], options: Mapping[str, An
 
 
 _SOURCES = {
-    "asu": "Narvekar and Karam 2011, CPBDM release 1.0 under MATLAB: 0.1349 on its test picture; PIL's grey",
+    "asu": "Narvekar and Karam 2011, CPBDM release 1.0 under MATLAB, whose edge detectors "
+    "are read off its one test picture (0.1349); PIL's grey",
     "python-cpbd": "python-cpbd 1.0.7, a port with other edge detectors than the release's; PIL's grey",
 }
 for _variant in VARIANTS:

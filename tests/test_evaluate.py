@@ -343,7 +343,7 @@ def test_an_extractor_that_breaks_costs_its_own_metrics_only(
     rows = rows_of(tmp_path, "ground-truth")
     assert rows["psnr/frame-mean", "a_happy_1"].value is not None
     assert rows["colour/clip", "a_happy_1"].error == "constant frames"
-    assert rows["colour/set", None].error == "6 of 6 clips cannot be used (6x constant frames)"
+    assert rows["colour/set", None].error == "6 of 6 clips cannot be used (6x constant frames, a_happy_1 the first)"
 
 
 def test_missing_weights_are_unavailable_with_the_command(

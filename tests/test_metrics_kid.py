@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from metrics import MetricError, metric
+from metrics import MetricError, kernel, metric
 from metrics.kernel import kid, kid_replicates, polynomial_mmd
 
 
@@ -101,3 +103,19 @@ def test_replicates_are_kids_of_the_same_clips() -> None:
 def test_bad_sets_are_refused(generated: list[np.ndarray], real: list[np.ndarray], message: str) -> None:
     with pytest.raises(MetricError, match=message):
         kid([{"features": f} for f in generated], [{"features": f} for f in real])
+
+
+def test_memory_does_not_grow_with_the_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors stay on the disk: 20 and 320 clips of 40 vectors take as much, where half of the latter are 26 MB."""
+    monkeypatch.setattr(kernel, "SUBSET_SIZE", 100)
+    peaks = []
+    for clips in (20, 320):
+        rng = np.random.default_rng(0)
+        one = rng.normal(size=(40, 512)).astype(np.float32)
+        loader = lambda clips=clips, one=one: ({"features": one + k} for k in range(clips))  # noqa: E731
+        tracemalloc.start()
+        kid_replicates(0, loader, loader)
+        kid(loader(), loader())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 2e6
