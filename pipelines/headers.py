@@ -22,7 +22,7 @@ import av
 from av.error import FFmpegError
 
 from pipelines.datasets import IMAGE_SUFFIXES
-from pipelines.media import MediaError
+from pipelines.media import MediaError, known
 
 _HEAD = 64 << 10
 # Whatever a file's headers say, nothing but that file is opened; `none` is the name of no decoder.
@@ -51,7 +51,7 @@ class Headers:
 def read(path: Path) -> Headers:
     """The headers of a video, a sound or a still picture (by its suffix; of that only codec and size).
 
-    Raises MediaError: missing, unreadable, empty, lfs_pointer, truncated, not_media.
+    Raises MediaError: missing, unreadable, empty, lfs_pointer, truncated, not_media, corrupt.
     """
     if not path.is_file():
         raise MediaError("missing", f"{path}: not a file")
@@ -73,6 +73,8 @@ def read(path: Path) -> Headers:
         raise MediaError("unreadable", f"{path}: cannot be read ({error.strerror})") from error
     try:
         with av.open(str(path), options=_OPTIONS, metadata_errors="replace") as container:
+            for stream in (*container.streams.video[:1], *container.streams.audio[:1]):
+                known(stream, path)
             return _headers(container, size, stated)
     except (FFmpegError, ValueError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(":")[0]

@@ -101,7 +101,7 @@ def _line(error: BaseException) -> str:
 def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise MediaError("no_video", f"{path}: has no video track")
-    stream = container.streams.video[0]
+    stream = known(container.streams.video[0], path)
     size = (stream.codec_context.width, stream.codec_context.height)
     if size[0] * size[1] > MAX_PIXELS:
         raise MediaError(
@@ -109,6 +109,13 @@ def _video_stream(container: Any, path: Path) -> Any:
         )
     stream.thread_type = "NONE"  # one thread a clip: parallelism is across clips
     stream.codec_context.thread_count = 1
+    return stream
+
+
+def known(stream: Any, path: Path) -> Any:
+    """The stream, if FFmpeg knows its codec. Raises MediaError: corrupt."""
+    if stream.codec_context is None:
+        raise MediaError("corrupt", f"{path}: the {stream.type} is of a codec that FFmpeg does not know, or damaged")
     return stream
 
 
@@ -373,7 +380,7 @@ def read_audio_at(
             raise MediaError("no_audio", f"{path}: has no audio track")
         if origin is None:
             origin = probe(path).start if container.streams.video else 0.0
-        stream = container.streams.audio[0]
+        stream = known(container.streams.audio[0], path)
         if start:
             origin += start
             _seek(container, stream, Fraction(origin))

@@ -139,6 +139,20 @@ def test_a_cut_between_two_tags_or_boxes(containers: dict[str, bytes], tmp_path:
         headers.read(path)
 
 
+@pytest.mark.parametrize(("codec", "track"), [(b"V_MPEG4/ISO/AVC", "video"), (b"A_AAC", "audio")])
+def test_a_codec_that_nobody_knows_is_one_line(
+    containers: dict[str, bytes], tmp_path: Path, codec: bytes, track: str
+) -> None:
+    path, whole = tmp_path / "a.mkv", containers["a.mkv"]
+    assert codec in whole
+    path.write_bytes(whole.replace(codec, codec[:2] + b"X" * len(codec[2:])))
+    with pytest.raises(MediaError, match=f"the {track} is of a codec that FFmpeg does not know") as raised:
+        headers.read(path)
+    assert raised.value.reason == "corrupt"
+    with pytest.raises(MediaError, match=f"the {track} is of a codec"):
+        media.probe(path) if track == "video" else media.read_audio(path)
+
+
 @given(st.sampled_from(NAMES), st.data())
 def test_damaged_bytes_are_one_line_or_headers(containers: dict[str, bytes], name: str, data: st.DataObject) -> None:
     changed = bytearray(containers[name])
