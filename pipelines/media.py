@@ -141,7 +141,7 @@ def probe(path: Path) -> Probe:
             start=float(time),
             duration=_duration(container, stream),
             has_audio=audio is not None,
-            audio_rate=audio.rate if audio else 0,
+            audio_rate=audio.rate if audio is not None and audio.codec_context is not None else 0,
         )
 
 
