@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmark import configs, weights
 from benchmark.errors import BenchError
 from metrics import base
-from metrics.base import ASKED, Metric
+from metrics.base import ASKED, Extractor, Metric
 
 ARROWS = {
     "higher": "higher is better",
@@ -18,7 +20,10 @@ ARROWS = {
 
 
 def find(name: str) -> Metric:
-    """The metric of that name. Raises BenchError with the nearest name."""
+    """The metric of that name. Raises BenchError with the variants of a family, or with the nearest name."""
+    variants = [known for known in base.names() if known.partition("/")[0] == name]
+    if variants:
+        raise BenchError(f"{name!r} is a family of metrics; its variants: {', '.join(variants)}")
     try:
         return base.metric(name)
     except KeyError:
@@ -29,6 +34,12 @@ def networks(metric: Metric) -> list[str]:
     """Names of the networks that a metric needs, as in `bench weights list`."""
     specs = [base.extractor(extractor) for need in metric.needs if need != ASKED for extractor in need[1:]]
     return sorted({network for spec in specs for network in spec.weights})
+
+
+def built(extractor: str, options: Mapping[str, Any]) -> Extractor:
+    """An extractor as far as its id, views and definition go: cheap, no file is read, its networks may be missing."""
+    spec = base.extractor(extractor)
+    return spec.make({name: base.Weights(Path(), _digest(name)) for name in spec.weights}, options)
 
 
 def missing(metric: Metric) -> list[str]:
@@ -48,7 +59,10 @@ def table() -> str:
 
 
 def describe(name: str) -> str:
-    """A metric's page: definition, source, what it is given, networks. Raises BenchError for an unknown name."""
+    """A metric's page: definition, source, what it is given, networks. Raises BenchError for an unknown name.
+
+    An extractor is described by its attribute `definition`, where it has one, or else by its class's docstring.
+    """
     metric = find(name)
     lines = [
         f"{metric.name}   version {metric.version}   column {metric.label!r}, {metric.digits} decimals",
@@ -81,11 +95,10 @@ def _doc(thing: object) -> str:
 def _need(sides: list[str], extractor: str) -> list[str]:
     if (sides[0], extractor) == ASKED:
         return ["given: the emotion that was asked for, and of whom"]
-    spec = base.extractor(extractor)
-    # Building one is cheap and reads no file: the page is the same where the networks are missing.
-    made = spec.make({name: base.Weights(Path(), _digest(name)) for name in spec.weights}, {})
-    lines = [f"given: {extractor} of the side {' and '.join(sides)}, from {', '.join(made.views)}", _doc(type(made))]
-    for name in spec.weights:
+    made = built(extractor, {})
+    lines = [f"given: {extractor} of the side {' and '.join(sides)}, from {', '.join(made.views)}"]
+    lines.append(getattr(made, "definition", None) or _doc(type(made)))
+    for name in base.extractor(extractor).weights:
         found = weights.status(name)
         how = str(found.file) if found.state == "ok" else f"unavailable; get it with `{found.entry.command}`"
         lines.append(f"network {name}: {how}")

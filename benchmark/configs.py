@@ -18,6 +18,8 @@ from benchmark.errors import BenchError
 Kind = Literal["methods", "protocols"]
 T = TypeVar("T")
 
+LISTED = 16  # words in a hint
+
 # Names become folder names, file names and table cells.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
@@ -71,9 +73,12 @@ def digest(value: Any) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint for an error: the known word that is meant, or all of them."""
+    """A hint for an error: the known word that is meant, or all of them, of many the first."""
     near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"known: {', '.join(known[:LISTED])}{more}"
 
 
 def _build(table: Mapping[str, Any], cls: type[T], where: str) -> T:

@@ -15,7 +15,7 @@ from benchmark.evaluate import Entry, Score, Settings
 from benchmark.generate import Method
 from benchmark.protocol import Protocol
 from metrics import base
-from metrics.base import Metric, Replicates
+from metrics.base import ASKED, Metric, Replicates
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +123,22 @@ def explain(
 
 
 def _choices(metric: Metric, asked: Protocol) -> list[Choice]:
-    """Those that differ from what the protocol has, and of every family: how both sides are cut."""
+    """Those that differ from what the protocol and the variant have, and of every family: how both sides are cut."""
     family = metric.name.partition("/")[0]
     crop = {"as-is": "common-detector", "common-detector": "as-is"}[asked.eval_crop]
     words = (
         f"both sides anew around the face, {asked.eval_size} px" if crop == "common-detector" else "as the videos are"
     )
     every = [*CHOICES.get(family, ()), Choice("eval_crop", f"{crop}: {words}", protocol={"eval_crop": crop})]
-    return [
-        choice
-        for choice in every
-        if not choice.protocol or any(getattr(asked, name) != value for name, value in choice.protocol.items())
-    ]
+    return [choice for choice in every if _differs(choice, metric, asked)]
+
+
+def _differs(choice: Choice, metric: Metric, asked: Protocol) -> bool:
+    if any(getattr(asked, name) != value for name, value in choice.protocol.items()):
+        return True
+    names = {extractor for need in metric.needs if need != ASKED for extractor in need[1:]}
+    ids = [{catalogue.built(name, options).id for name in names} for options in ({}, choice.options)]
+    return ids[0] != ids[1]
 
 
 def _row(what: str, value: str, scores: Sequence[Score]) -> Row:

@@ -21,6 +21,7 @@ A clip's score is the mean over its tracks; `tracks` gives each one's.
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,8 +43,8 @@ from metrics.base import (
     Weights,
     register,
 )
-from metrics.networks.s3fd import S3fdDetector, iou
-from metrics.networks.syncnet import SAMPLE_RATE, SAMPLES, SIZE, VSHIFT, SyncNet, to_int16
+from metrics.networks.s3fd import SCALE, THRESHOLD, S3fdDetector, iou
+from metrics.networks.syncnet import CONSTANTS, SAMPLE_RATE, SAMPLES, SIZE, VSHIFT, SyncNet, to_int16
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 Boxes = NDArray[np.float64]  # (n, 4) left, top, right, bottom in px
@@ -135,19 +136,56 @@ def crop(frame: Frame, x: float, y: float, s: float) -> Frame:
     return np.asarray(cv2.resize(shown, (SIZE, SIZE)), np.uint8)
 
 
+class _Crops:
+    """The crops of all tracks in one file; the places of a dropped track are used again."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by the tracker)
+        self._free: list[int] = []
+        self._count = 0
+
+    def add(self, shown: Frame) -> int:
+        """Keep a crop; its place."""
+        if not self._free:
+            self._free.append(self._count)
+            self._count += 1
+        place = self._free.pop()
+        self._file.seek(place * shown.nbytes)
+        self._file.write(shown.tobytes())
+        return place
+
+    def read(self, place: int) -> Frame:
+        size = SIZE * SIZE * 3
+        self._file.seek(place * size)
+        return np.frombuffer(self._file.read(size), np.uint8).reshape(SIZE, SIZE, 3)
+
+    def drop(self, places: Iterable[int]) -> None:
+        self._free += places
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class _Track:
     """One face over consecutive frames; its crops wait in a file, for whether it is long enough shows at its end."""
 
-    def __init__(self, first: int, box: Boxes) -> None:
+    def __init__(self, first: int, box: Boxes, crops: _Crops) -> None:
         self.first, self.detections = first, 1
         self.boxes = [box]  # of every frame; missed ones are interpolated
-        self._crops: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=1 << 26)  # noqa: SIM115 (closed by the tracker)
+        self._crops = crops
+        self._places: list[int] = []
         self._cut = 0
         self.unfit: MetricError | None = None  # why it cannot be cut, should it be wanted
 
     @property
     def last(self) -> int:
         return self.first + len(self.boxes) - 1
+
+    @property
+    def side(self) -> float:
+        """Mean width or height in px, the larger of the two."""
+        boxes = np.array(self.boxes)
+        return float((boxes[:, 2:] - boxes[:, :2]).mean(axis=0).max())
 
     def extend(self, frame: int, box: Boxes) -> None:
         gap, start = frame - self.last, self.boxes[-1]
@@ -164,19 +202,16 @@ class _Track:
             path = np.column_stack([near[:, :2] + size / 2, size.max(axis=1) / 2])  # x, y, s
             x, y, s = np.median(np.vstack([path, np.zeros((SMOOTH - len(path), 3))]), axis=0)
             try:
-                self._crops.write(crop(frames[self.first + self._cut], x, y, s).tobytes())
+                self._places.append(self._crops.add(crop(frames[self.first + self._cut], x, y, s)))
             except MetricError as error:
                 self.unfit = self.unfit or error
             self._cut += 1
 
     def crops(self) -> Iterator[Frame]:
-        self._crops.seek(0)
-        for _ in range(len(self.boxes)):
-            data = self._crops.read(SIZE * SIZE * 3)
-            yield np.frombuffer(data, np.uint8).reshape(SIZE, SIZE, 3)
+        return map(self._crops.read, self._places)
 
-    def close(self) -> None:
-        self._crops.close()
+    def drop(self) -> None:
+        self._crops.drop(self._places)
 
 
 class Tracker:
@@ -184,11 +219,15 @@ class Tracker:
 
     A track takes, in each frame, the first free face (best score first) that overlaps its last one by more than half;
     it ends after 25 misses or at a scene cut. An older track chooses first; what is left begins new ones. That gives
-    the tracks of the published code, which makes them one after the other. 32 frames are held.
+    the tracks of the published code, which makes them one after the other. Of those that have ended the ones of more
+    than `longer_than` detections and a larger mean side than `wider_than` px stay; 32 frames are held in memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longer_than: int, wider_than: float) -> None:
+        self._longer_than, self._wider_than = longer_than, wider_than
         self.tracks: list[_Track] = []
+        self._dropped, self._longest = 0, (0, 0.0)  # how many; detections and side of the longest of them
+        self._crops = _Crops()
         self._open: list[_Track] = []
         self._frames: dict[int, Frame] = {}
         self._count = 0
@@ -206,7 +245,7 @@ class Tracker:
             if chosen is not None:
                 track.extend(now, free.pop(chosen))
                 track.cut(self._frames)
-        new = [_Track(now, box) for box in free]
+        new = [_Track(now, box, self._crops) for box in free]
         self.tracks += new
         self._open += new
 
@@ -216,37 +255,32 @@ class Tracker:
 
     def _end(self, tracks: Sequence[_Track]) -> None:
         for track in tracks:
-            track.cut(self._frames, ended=True)
             self._open.remove(track)
+            if track.detections > self._longer_than and track.side > self._wider_than:
+                track.cut(self._frames, ended=True)
+                continue
+            self.tracks.remove(track)
+            track.drop()
+            self._dropped += 1
+            self._longest = max(self._longest, (track.detections, track.side))
+
+    def accepted(self) -> list[_Track]:
+        """The tracks of a finished video. Raises MetricError if there is none, or one cannot be cut."""
+        if not self.tracks:
+            if not self._dropped:
+                raise MetricError("no face in any frame")
+            detections, side = self._longest
+            raise MetricError(
+                f"no face track of more than {self._longer_than} detections and {self._wider_than:g} px; the longest "
+                f"of {self._dropped} has {detections} and {side:.0f} px"
+            )
+        for track in self.tracks:
+            if track.unfit is not None:
+                raise track.unfit
+        return self.tracks
 
     def close(self) -> None:
-        for track in self.tracks:
-            track.close()
-
-
-def accepted(tracks: Sequence[_Track], longer_than: int, wider_than: float) -> list[_Track]:
-    """Tracks of more detections and a larger mean side, in px, than given.
-
-    Raises MetricError if there is none, or one cannot be cut.
-    """
-
-    def side(track: _Track) -> float:
-        boxes = np.array(track.boxes)
-        return float((boxes[:, 2:] - boxes[:, :2]).mean(axis=0).max())
-
-    found = [track for track in tracks if track.detections > longer_than and side(track) > wider_than]
-    if not found:
-        if not tracks:
-            raise MetricError("no face in any frame")
-        best = max(tracks, key=lambda track: track.detections)
-        raise MetricError(
-            f"no face track of more than {longer_than} detections and {wider_than:g} px; the longest of {len(tracks)} "
-            f"has {best.detections} and {side(best):.0f} px"
-        )
-    for track in found:
-        if track.unfit is not None:
-            raise track.unfit
-    return found
+        self._crops.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +308,47 @@ class Variant:
     def extractor(self) -> str:
         return f"syncnet-{self.name.removeprefix('syncnet-')}"
 
+    @property
+    def tracked(self) -> bool:
+        return self.faces in ("s3fd", "landmarks")
+
+    def constants(self) -> str:
+        """All that decides the variant's numbers, a line a step."""
+        lines = {
+            "picture": f"{FPS:g} fps, {_coded_as(self.video, self.still)}",
+            "voice": f"{SAMPLE_RATE} Hz, int16, {_coded_as(self.sound)}",
+        }
+        if self.sound == "mp3":
+            lines["voice"] += f": {LATE_SAMPLES} samples late, the picture {LATE_FRAMES} frames"
+        if self.faces == "s3fd":
+            lines["faces"] = f"S3FD above {THRESHOLD} of the picture at scale {SCALE}"
+            lines["scenes"] = f"cut where HSV changes by {CUT:g} or more, {MIN_SCENE} frames or more apart"
+        elif self.faces == "landmarks":
+            lines["faces"] = "the box of the 478 landmarks"
+        if self.tracked:
+            size = f" and {self.wider_than:g} px" if self.wider_than else ""
+            lines["tracks"] = (
+                f"IoU above {OVERLAP}, over gaps of {MISSED} frames or fewer, more than {self.longer_than} "
+                f"detections{size}"
+            )
+            lines["crop"] = (
+                f"x ± {1 + MARGIN:g} s, y - s to y + {1 + 2 * MARGIN:g} s around the box's centre, s half its larger "
+                f"side (margin {MARGIN}), grey {GREY} outside"
+            )
+            lines["smoothing"] = f"x, y and s each through a median filter of {SMOOTH} frames"
+            lines["shown"] = f"{SIZE} x {SIZE} px, {_coded_as(self.crop_video, self.crop_still)}"
+            lines["crop's voice"] = _coded_as(self.crop_sound)
+        elif self.faces == "squash":
+            lines["crop"] = f"none: the whole frame squashed to {SIZE} x {SIZE} px"
+        else:
+            lines["crop"] = f"none: the frames are crops of {SIZE} x {SIZE} px"
+        lines |= CONSTANTS
+        return "\n".join(f"{what:14}{value}" for what, value in lines.items())
+
+
+def _coded_as(*codecs: str | None) -> str:
+    return ", then ".join(f"coded as {codec}" for codec in codecs if codec) or "not recoded"
+
 
 _AVI = {"video": "mpeg4-q2", "sound": "mp3", "still": "jpeg-q2", "crop_video": "mpeg4-opencv", "crop_still": "jpeg"}
 _MP4 = _AVI | {"video": "h264", "sound": "aac", "crop_sound": "aac"}
@@ -285,6 +360,9 @@ VARIANTS = (
     Variant("cropped", "as-is", still="jpeg"),
     Variant("bench", "landmarks", 24),
 )
+
+
+_GIVE = "; give options={'recode': pipelines.media.recode, 'recode_audio': pipelines.media.recode_audio}"
 
 
 class SyncFeatures:
@@ -314,16 +392,21 @@ class SyncFeatures:
         self._recode: Recode | None = options.get("recode")
         self._recode_audio: RecodeAudio | None = options.get("recode_audio")
 
+    @property
+    def definition(self) -> str:
+        """What `bench metrics show` prints: these words, then the variant's constants."""
+        return f"{inspect.getdoc(type(self))}\n\n{self._variant.constants()}"
+
     def __call__(self, chunks: Iterable[ClipViews]) -> dict[str, NDArray[Any]]:
         heard: list[NDArray[np.float32]] = []
         pictures = _pictures(chunks, heard, "landmarks" in self.views)
-        if self._variant.faces in ("squash", "as-is"):
+        if not self._variant.tracked:
             return self._whole(pictures, heard)
-        tracker = Tracker()
+        tracker = Tracker(self._variant.longer_than, self._variant.wider_than)
         try:
             self._follow(tracker, pictures)
             samples = self._sound(to_int16(np.concatenate(heard)))
-            found = accepted(tracker.tracks, self._variant.longer_than, self._variant.wider_than)
+            found = tracker.accepted()
             scored = [self._track(track, samples) for track in found]
             places = [(track.first, np.array(track.boxes)) for track in found]
         finally:
@@ -380,12 +463,12 @@ class SyncFeatures:
         if codec is None:
             return iter(frames)
         if self._recode is None:
-            raise ValueError(f"{self.id} needs the option 'recode', which codes frames as {codec}")
+            raise ValueError(f"{self.id} needs the option 'recode', which codes frames as {codec}{_GIVE}")
         return self._recode(codec, frames)
 
     def _audio_codec(self) -> RecodeAudio:
         if self._recode_audio is None:
-            raise ValueError(f"{self.id} needs the option 'recode_audio'")
+            raise ValueError(f"{self.id} needs the option 'recode_audio', which codes samples{_GIVE}")
         return self._recode_audio
 
 
@@ -503,17 +586,6 @@ def offset_table(ids: Sequence[str], clips: Iterable[Features]) -> Table:
     return [["offset", "tracks"], *offsets(clips).items()]
 
 
-def published_example(features: Features) -> dict[str, tuple[float, float]]:
-    """(published, measured) of syncnet_python's data/example.avi by the variant `cropped`: 3, 5.353, 10.021.
-
-    Raises MetricError for features of more than one track, which cannot be that clip's.
-    """
-    rows = tracks(features)
-    if len(rows) != 1:
-        raise MetricError(f"{len(rows)} tracks; the example is one crop")
-    return {name: (value, float(getattr(rows[0], name))) for name, value in PUBLISHED.items()}
-
-
 def confidence(features: Features) -> float:
     """LSE-C: median less minimum of the mean distance over 31 shifts; mean over the clip's tracks."""
     return float(np.mean([track.confidence for track in tracks(features)]))
@@ -541,7 +613,8 @@ def confidence_at_zero(features: Features) -> float:
 
 def _spec(variant: Variant) -> ExtractorSpec:
     def make(weights: Mapping[str, Weights], options: Mapping[str, Any]) -> Extractor:
-        if (count := options.get("longer_than")) is None:
+        count = options.get("longer_than")
+        if count in (None, variant.longer_than) or not variant.tracked:  # the same numbers, and so the same id
             return SyncFeatures(variant, weights, options)
         return SyncFeatures(replace(variant, name=f"{variant.name}+{count}", longer_than=count), weights, options)
 

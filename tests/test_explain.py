@@ -232,10 +232,29 @@ def test_every_option_has_its_own_place_in_the_store(metric: str) -> None:
         assert len(set(ids)) == len(ids) == len(choices) + 1
 
 
-@pytest.mark.parametrize("metric", ["lse-c/syncnet-python", "lse-d/bench"])
-def test_minimum_tracks_have_their_own_place_in_the_store(metric: str) -> None:
-    ids = {extractors(metric, choice.options)[0].id for choice in CHOICES["lse-c"]}
-    assert len(ids | {extractors(metric, {})[0].id}) == 4
+def test_minimum_tracks_have_their_own_place_in_the_store() -> None:
+    ids = {extractors("lse-d/bench", choice.options)[0].id for choice in CHOICES["lse-d"]}
+    assert len(ids | {extractors("lse-d/bench", {})[0].id}) == 4
+
+
+@pytest.mark.parametrize(
+    ("variant", "counts"),
+    [
+        ("bench", [25, 50, 100]),
+        ("syncnet-python", [25, 50]),
+        ("syncnet-python-min50", [25, 100]),
+        ("latentsync", [25, 100]),
+        ("wav2lip-lrs", []),
+        ("cropped", []),
+    ],
+)
+def test_other_minimum_tracks_are_offered_where_there_are_tracks(
+    asked: Protocol, variant: str, counts: list[int]
+) -> None:
+    for family in ("lse-c", "lse-offset"):
+        offered = explain._choices(base.metric(f"{family}/{variant}"), asked)
+        assert [choice.options["longer_than"] for choice in offered if choice.what == "minimum track"] == counts
+        assert offered[-1].what == "eval_crop"
 
 
 def test_every_family_with_choices_exists() -> None:

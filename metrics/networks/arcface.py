@@ -25,7 +25,8 @@ class ArcFace:
     """Aligned faces of a clip to {"embedding": (T, 512) float32, "found": (T,) bool}.
 
     aligned112   (t, 112, 112, 3) uint8 RGB on the five-point template, with `found`; the input is
-                 (x - 127.5) / 127.5
+                 (x - 127.5) / 127.5. The template, x and y in px: eyes (38.2946, 51.6963) and (73.5318, 51.5014),
+                 nose (56.0252, 71.7366), corners of the mouth (41.5493, 92.3655) and (70.7299, 92.2041)
 
     device is "cpu", whatever is asked for, where the installed ONNX Runtime has no CUDA.
     Embeddings are as the network gives them, not normalised; zeros where no face was found. Raises MetricError

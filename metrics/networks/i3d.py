@@ -233,10 +233,7 @@ class _Waiting:
 class I3D:
     """Frames of a clip to the logits of I3D: {"features": (1, 400) float32}.
 
-    window   frames that count, from the middle of the clip: frame floor((T - window) / 2) and on; None is all frames
-    first    frames that count, from the first one on, instead
-    traps    keyword arguments of `prepare`: numbers of other people's making
-    frames   (t, H, W, 3) uint8 RGB of any size
+    frames   (t, H, W, 3) uint8 RGB of any size; all of them, or 16 from frame floor((T - 16) / 2) on (i3d-16f)
 
     The shorter side is resized to 224, bilinear about pixel centres without antialiasing, the middle 224 x 224 cut out
     and mapped to [-1, 1]. TF's SAME padding, batch normalisation of eps 1e-3 without gain, average pool of (2, 7, 7)
@@ -254,6 +251,8 @@ class I3D:
         first: int | None = None,
         traps: tuple[str, ...] = (),
     ) -> None:
+        """What is not the metric's own: `window` frames from the middle of the clip (None: all), the `first` ones
+        instead, and `traps`, keyword arguments of `prepare` that circulate and give other numbers."""
         self.id = "+".join([f"{name}@{weights.sha256[:8]}", *([f"first-{first}"] if first else []), *traps])
         self.views: tuple[str, ...] = ("frames",)
         self._window = first or window

@@ -36,6 +36,19 @@ BATCH = 20  # windows, as published; no number depends on it beyond rounding
 FRAME, STEP, NFFT = 400, 160, 512  # samples: 25 ms, 10 ms
 FILTERS, CEPSTRA, LIFTER, PREEMPHASIS = 26, 13, 22, 0.97
 
+CONSTANTS = {  # in words, for `bench metrics show`
+    "MFCC": (
+        f"{CEPSTRA} of {FILTERS} mel filters, {1000 * FRAME // SAMPLE_RATE} ms every {1000 * STEP // SAMPLE_RATE} ms, "
+        f"FFT of {NFFT}, pre-emphasis {PREEMPHASIS}, lifter {LIFTER}, log energy as the first"
+    ),
+    "windows": f"{WINDOW} frames with {COLUMNS} columns of MFCC; n - {LOST} of n frames",
+    "distances": (
+        f"Euclidean, eps {EPSILON:g} added to each difference, at ±{VSHIFT} shifts; zero padding beyond the voice"
+    ),
+}
+
+BLOCK = 500  # columns, or windows, in float64 at a time; no number depends on it beyond rounding
+
 
 def to_int16(waveform: NDArray[Any]) -> NDArray[np.int16]:
     """(n,) floating samples in [-1, 1] as the 16-bit PCM that a WAV file would hold, rounded and clipped.
@@ -72,11 +85,19 @@ def mfcc(samples: NDArray[np.int16]) -> NDArray[np.float64]:
     """
     if samples.dtype != np.int16:
         raise ValueError(f"mfcc of {samples.dtype} samples; expected int16, on whose scale the log energies stand")
-    signal = samples.astype(np.float64)
-    signal = np.append(signal[:1], signal[1:] - PREEMPHASIS * signal[:-1])
-    count = 1 + max(0, -(-(len(signal) - FRAME) // STEP))
-    signal = np.pad(signal, (0, max(0, (count - 1) * STEP + FRAME - len(signal))))
-    frames = np.lib.stride_tricks.sliding_window_view(signal, FRAME)[::STEP][:count]
+    count = 1 + max(0, -(-(len(samples) - FRAME) // STEP))
+    blocks = ((first, min(first + BLOCK, count)) for first in range(0, count, BLOCK))
+    return np.concatenate([_cepstra(samples, first, stop) for first, stop in blocks])
+
+
+def _cepstra(samples: NDArray[np.int16], first: int, stop: int) -> NDArray[np.float64]:
+    """Columns first ... stop - 1 of mfcc()."""
+    start, end = first * STEP, (stop - 1) * STEP + FRAME
+    before = samples[start - 1] if start else 0
+    signal = np.concatenate([[before], samples[start:end]]).astype(np.float64)
+    signal = signal[1:] - PREEMPHASIS * signal[:-1]
+    signal = np.pad(signal, (0, end - start - len(signal)))
+    frames = np.lib.stride_tricks.sliding_window_view(signal, FRAME)[::STEP]
     power = np.abs(np.fft.rfft(frames, NFFT)) ** 2 / NFFT  # (columns, 257)
     energy, tiny = power.sum(axis=1), np.finfo(float).eps
     bands = power @ _filterbank().T
@@ -97,11 +118,14 @@ def distances(lips: NDArray[Any], voices: NDArray[Any]) -> NDArray[np.float64]:
     """
     if lips.shape != voices.shape:
         raise ValueError(f"features of {lips.shape} for the lips and {voices.shape} for the voice")
-    padded = np.pad(voices.astype(np.float64), ((VSHIFT, VSHIFT), (0, 0)))
+    padded = np.pad(voices, ((VSHIFT, VSHIFT), (0, 0)))
     out = np.empty((len(lips), 2 * VSHIFT + 1))
-    for shift in range(out.shape[1]):  # one shift at a time: memory of one copy of the features
-        difference = lips.astype(np.float64) - padded[shift : shift + len(lips)] + EPSILON
-        out[:, shift] = np.sqrt((difference**2).sum(axis=1))
+    for first in range(0, len(lips), BLOCK):
+        seen = lips[first : first + BLOCK].astype(np.float64)
+        heard = padded[first : first + len(seen) + 2 * VSHIFT].astype(np.float64)
+        for shift in range(out.shape[1]):
+            difference = seen - heard[shift : shift + len(seen)] + EPSILON
+            out[first : first + len(seen), shift] = np.sqrt((difference**2).sum(axis=1))
     return out
 
 
