@@ -25,7 +25,7 @@ from scipy.interpolate import interp1d
 from scipy.signal import medfilt
 from skimage import data
 
-from metrics import metric, sync
+from metrics import library, metric, sync
 from metrics.base import ClipViews, MetricError, Weights
 from metrics.networks import s3fd, syncnet
 from metrics.networks.syncnet import SyncNet
@@ -619,6 +619,22 @@ def test_whole_frames_whatever_the_chunks(name: str, weights: dict[str, Weights]
     on = {"part": "seeded weights", "against": "the pipeline step by step", "on": "a photograph that slides"}
     ours, plain = metric(f"lse-d/{name}").compute(found), expected.mean(axis=0).min()
     parity(f"lse-d/{name}", ours=ours, expected=plain, tolerance=NETWORK, **on)
+
+
+def test_a_variant_as_a_function(weights: dict[str, Weights]) -> None:
+    """metrics.get with the codecs gives what the extractor gives; without them, or sound, it says what to give."""
+    whole, path = clip(13), weights["syncnet-v2"].path
+    for name in ("lse-d/cropped", "lse-c/wav2lip-lrs"):
+        expected = metric(name).compute(extractor(name.partition("/")[2], weights)(chunks(whole, 13)))
+        assert library.get(name, weights=str(path), options=CODECS)(fake=whole) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(
+        ValueError, match=r"needs the option 'recode'.*give options=\{'recode': pipelines.media.recode,"
+    ):
+        library.get("lse-d/cropped", weights=path)(fake=whole)
+    with pytest.raises(ValueError, match=r"lse-d/cropped needs waveform .*, sample_rate in Hz; give a"):
+        library.get("lse-d/cropped", weights=path, options=CODECS)(fake=whole.view("frames"))
+    with pytest.raises(ValueError, match=r"lse-d/bench needs landmarks .*, waveform .*, sample_rate in Hz; give a"):
+        library.get("lse-d/bench", weights=path)(fake=list(whole.view("frames")))
 
 
 def test_bench_crops_around_the_landmarks(weights: dict[str, Weights], parity: Parity) -> None:
