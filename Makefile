@@ -26,7 +26,7 @@ slow: .venv/.stamp
 	@$(PYTHON) -m pytest -m slow
 
 parity: .venv/.stamp
-	@$(PYTHON) -m pytest -m parity --parity-report docs/parity.md
+	@$(PYTHON) -m pytest -m parity --parity-report=docs/parity.md
 
 lint: .venv/.stamp
 	@$(PYTHON) -m ruff check .

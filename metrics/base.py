@@ -201,7 +201,7 @@ def _find(table: Mapping[str, Any], kind: str, name: str) -> Any:
     _load()
     if name not in table:
         near = difflib.get_close_matches(name, table, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(table))}."
+        hint = f" Did you mean {near[0]!r}?" if near else " `bench metrics list` names them."
         raise KeyError(f"no {kind} is named {name!r}.{hint}")
     return table[name]
 
