@@ -45,6 +45,7 @@ MODULES = (  # a new family or network is a new file and its name here
     "networks.vgg16",
 )
 
+MOST = 16  # names that an error lists
 
 # The need of a metric that must know what was asked for: {"emotion": str, "identity": str} as 0-d arrays.
 ASKED: tuple[Side, str] = ("asked", "pair")
@@ -201,7 +202,8 @@ def _find(table: Mapping[str, Any], kind: str, name: str) -> Any:
     _load()
     if name not in table:
         near = difflib.get_close_matches(name, table, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else " `bench metrics list` names them."
+        more = f" and {len(table) - MOST} more" if len(table) > MOST else ""
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(table)[:MOST])}{more}."
         raise KeyError(f"no {kind} is named {name!r}.{hint}")
     return table[name]
 

@@ -1,6 +1,6 @@
 """docs/parity.md: how far each metric is from independent implementations. Part of pytest, through conftest.py.
 
-    python -m pytest -m parity --parity-report docs/parity.md
+    python -m pytest -m parity --parity-report=docs/parity.md
 
 A test that takes the fixture `parity` calls it with our numbers and somebody else's: it fails where they are further
 apart than the tolerance, and leaves a line for the report.
