@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pyarrow import ArrowException
-
-from benchmark import configs, replicates
+from benchmark import configs, submission
 from benchmark.errors import BenchError, writable, writing
-from leaderboards import aggregate, grid, intervals, layouts, published, ratings, results, tables
+from benchmark.submission import Submitted
+from leaderboards import aggregate, grid, intervals, layouts, published, ratings, tables
 from leaderboards.aggregate import Cell, Halves
 from leaderboards.grid import Grid
 from leaderboards.intervals import Difference
@@ -28,6 +27,7 @@ ORDER = ("real-halves", "ground-truth")  # then the baselines, then the methods,
 SELF = " [emotion video = target: a video prior sees the ground truth]"
 COMMON = " [clips that every method has]"
 KEPT = ("digest", "title", "columns", "metrics")  # of a protocol, without changing a number
+AGREE = 1e-5  # between two labs' values of the same videos
 MOST_REASONS = 5  # a method, in the Markdown; all of them stand in tidy.csv
 
 
@@ -109,18 +109,23 @@ def _compared(found: _Results, cells: Sequence[Cell], style: Style) -> dict[str,
     metrics = {name: of for run in found.runs.values() for name, of in run["metrics"].items()}
     who = {row.clip_id: row.identity or "" for row in found.rows if row.clip_id is not None}
     ranked = [line.method for line in found.lines if line.ranked]
-    compared = {}
+    compared: dict[str, list[Difference]] = {}
     for name, of in sorted(metrics.items()):
         scores: dict[str, dict[str, float]] = {}
         for row in found.rows:
             if row.metric == name and row.clip_id is not None and row.value is not None and row.method in ranked:
                 scores.setdefault(row.method, {})[row.clip_id] = row.value
-        if of["direction"] == "closer-to-real" or len(scores) < 2:
+        if of["direction"] == "closer-to-real":
             continue  # nearer to a third row is no difference of means
-        best = tables.best(name, of["direction"], of["digits"], cells, found.lines, style)
-        if best in scores:
-            sharing = {method: s for method, s in scores.items() if s.keys() & scores[best].keys()}
-            compared[name] = intervals.differences(sharing, who, best)
+        finite = {c.method for c in cells if c.metric == name and c.value is not None and math.isfinite(c.value)}
+        scores = {method: of for method, of in scores.items() if method in finite}
+        for conditioning in sorted({line.conditioning for line in found.lines}):
+            rivals = [line for line in found.lines if line.ranked and line.conditioning == conditioning]
+            best = tables.best(name, of["direction"], cells, rivals, style)
+            if best in scores:
+                shared = {line.method for line in rivals if scores.get(line.method, {}).keys() & scores[best].keys()}
+                sharing = {method: of for method, of in scores.items() if method in shared}
+                compared.setdefault(name, []).extend(intervals.differences(sharing, who, best))
     return compared
 
 
@@ -227,35 +232,74 @@ def _how(protocol: str) -> str:
 def _results(protocol: str, workspace: Path, others: Sequence[Path] = ()) -> _Results:
     if not configs.NAME.fullmatch(protocol):
         raise BenchError(f"--protocol {protocol!r} must be a name, or the path of a TOML file")
-    rows: list[Result] = []
-    runs: dict[str, dict[str, Any]] = {}
-    halves: dict[tuple[str, str], list[float]] = {}
-    remarks: list[str] = []
     own = workspace / "results" / protocol
+    rows: list[Result] = []
+    records: dict[str, Mapping[str, Any]] = {}
+    halves: dict[tuple[str, str], Sequence[float]] = {}
+    remarks: list[str] = []
     for folder in (own, *others):
-        here, told = _read(folder)
-        if folder != own and not here:
-            raise BenchError(f"{folder}: no results there; expected a folder of .parquet files with runs/ beside them")
-        rows += here
-        remarks += told
-        runs |= {row.run_id: _run(folder, row.run_id) for row in here}
-        for row in here:
-            if row.replicates is not None:
-                try:
-                    halves[row.method, row.metric] = replicates.halves(folder / row.replicates, row.n_used)
-                except (OSError, ArrowException) as error:
-                    remarks.append(f"no interval of {row.method}, {row.metric}: {_line(error)}")
-    try:
-        rows = results.check(rows, " and ".join(map(str, (own, *others))))
-    except ResultError as error:
-        raise BenchError(str(error)) from None
+        found = submission.read(folder)
+        for name, (first, *more) in found.faults.items():
+            told = f" (and {len(more)} more; `bench leaderboard verify {folder}`)" if more else ""
+            remarks.append(f"left out: {folder / name}: {first}{told}")
+        if not found.rows and (folder != own or found.faults):
+            why = "; ".join(remarks) or "expected a folder of .parquet files with runs/ beside them"
+            raise BenchError(f"{folder}: no results there that can be used; {why}")
+        taken = _merged(rows, records, found, remarks)
+        rows += taken
+        records |= {row.run_id: found.records[row.run_id] for row in taken}
+        halves |= {key: found.halves[key] for row in taken if (key := (row.method, row.metric)) in found.halves}
+    foreign = [row for row in rows if row.protocol != protocol]
+    if foreign:
+        raise BenchError(f"{foreign[0].method} was scored by protocol {foreign[0].protocol}, not {protocol}")
+    for problem in submission.people_differ(rows):
+        raise BenchError(problem)
+    runs = {run_id: _run(record) for run_id, record in records.items()}
     methods = {row.run_id: row.method for row in rows}
     _refuse_different(methods, runs)
     return _Results(own, rows, runs, _lines(rows, runs), halves, remarks + _devices(methods, runs))
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+def _merged(
+    rows: Sequence[Result], records: Mapping[str, Mapping[str, Any]], found: Submitted, remarks: list[str]
+) -> list[Result]:
+    """The rows of a further folder that are new. References and baselines that several labs have scored are taken
+    once, if their values agree; raises BenchError for any other method of the same name with other values."""
+    before = {(row.method, row.metric, row.clip_id): row for row in rows}
+    record_of = {row.method: records[row.run_id] for row in rows}
+    fresh: list[Result] = []
+    again: set[str] = set()
+    for row in found.rows:
+        known = record_of.get(row.method)
+        if known is None:
+            fresh.append(row)
+            continue
+        theirs = found.records[row.run_id]["method"]
+        fields = [
+            key for key in ("title", "kind", "conditioning", "driven_by") if known["method"].get(key) != theirs.get(key)
+        ]
+        if fields:
+            raise BenchError(f"two methods are named {row.method}: their {', '.join(fields)} differ; rename one")
+        one = before.get((row.method, row.metric, row.clip_id))
+        if one is None:
+            fresh.append(row)
+        elif not _agree(one, row):
+            where = f"{row.metric}, {row.clip_id or 'the set'}"
+            raise BenchError(
+                f"{row.method}: {where} is {one.value if one.error is None else one.error!r} here and "
+                f"{row.value if row.error is None else row.error!r} in {found.folder}; rename one, or leave it out"
+            )
+        else:
+            again.add(row.method)
+    if again:
+        remarks.append(f"{', '.join(sorted(again))}: scored in {found.folder} too, with the same values; taken once")
+    return fresh
+
+
+def _agree(one: Result, other: Result) -> bool:
+    if one.value is None or other.value is None:
+        return one.error == other.error
+    return one.value == other.value or math.isclose(one.value, other.value, rel_tol=AGREE, abs_tol=AGREE)
 
 
 def _written(
@@ -277,40 +321,22 @@ def _written(
     return Published(to, list(files), markdown, remarks)
 
 
-def _read(folder: Path) -> tuple[list[Result], list[str]]:
-    rows: list[Result] = []
-    remarks: list[str] = []
-    for path in sorted(folder.glob("[!.]*.parquet")):
-        try:
-            rows += results.read(path)
-        except ResultError as error:
-            remarks.append(f"left out: {error}")
-    return rows, remarks
-
-
-def _run(folder: Path, run_id: str) -> dict[str, Any]:
+def _run(record: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a run's record that the table rests on."""
-    path = folder / "runs" / f"{run_id}.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        metrics = {
-            name: {key: metric[key] for key in ("label", "direction", "digits")}
+    return {
+        "protocol": dict(record["protocol"]),
+        "method": {
+            **{key: record["method"][key] for key in ("title", "kind")},
+            **{key: str(record["method"].get(key, "")) for key in ("conditioning", "driven_by")},
+        },
+        "metrics": {
+            name: {key: metric[key] for key in ("label", "direction", "digits", "version")}
             for name, metric in record["metrics"].items()
-        }
-        return {
-            "protocol": {"pairing": {}, **{key: record["protocol"][key] for key in KEPT}, **record["protocol"]},
-            "method": {
-                **{key: record["method"][key] for key in ("title", "kind")},
-                **{key: record["method"].get(key, "") for key in ("conditioning", "driven_by")},
-            },
-            "metrics": metrics,
-            "extractors": dict(record["extractors"]),
-            **{key: record[key] for key in ("pairs", "views", "device")},
-            **{key: dict(record.get(key) or {}) for key in ("code", "weights", "hardware", "split", "generation")},
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise BenchError(f"{path}: the record of a run is missing or damaged ({reason}); evaluate again") from None
+        },
+        "extractors": dict(record["extractors"]),
+        **{key: record[key] for key in ("pairs", "views", "device")},
+        **{key: dict(record.get(key) or {}) for key in ("code", "weights", "hardware", "split", "generation")},
+    }
 
 
 def _refuse_different(methods: Mapping[str, str], runs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -324,6 +350,7 @@ def _refuse_different(methods: Mapping[str, str], runs: Mapping[str, Mapping[str
             ("test set", run["pairs"]),
             ("views", run["views"]),
             *((f"extractor {name}", identity) for name, identity in run["extractors"].items()),
+            *((f"metric {name}", identity) for name, identity in run["metrics"].items()),
         ):
             first, there = seen.setdefault(what, (method, here))
             if here != there:

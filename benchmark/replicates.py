@@ -39,9 +39,12 @@ def write(found: Replicates, path: Path) -> None:
 
 
 def halves(path: Path, clips: int) -> list[float]:
-    """The values on about half of the `clips` of a row. Raises OSError or ArrowException for a file that is missing or
-    damaged."""
-    draws = pq.read_table(path, page_checksum_verification=True, columns=["clips", "value"]).to_pydict()
+    """The values on about half of the `clips` of a row. Raises OSError, ArrowException or ValueError for a file that is
+    missing, damaged or foreign."""
+    table = pq.read_table(path, page_checksum_verification=True)
+    if not table.schema.equals(SCHEMA) or any(column.null_count for column in table.columns):
+        raise ValueError("its columns are not those of a file of draws")
+    draws = table.to_pydict()
     nearer_half = 3 / 8 * clips  # the others are of a quarter
     return [value for of, value in zip(draws["clips"], draws["value"], strict=True) if of >= nearer_half]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leaderboards import intervals
 from leaderboards.grid import to_csv
@@ -37,6 +37,7 @@ class Cell:
     people: int = 0
 
 
+NOT_COMMON = "not every method has a value of this clip"
 Halves = Mapping[tuple[str, str], Sequence[float]]  # a set's values on halves of its clips, by method and metric
 
 
@@ -73,17 +74,18 @@ def people(rows: Iterable[Result]) -> str:
 
 
 def common(rows: Sequence[Result]) -> list[Result]:
-    """Rows of the clips that every method has a value for, metric by metric; methods without any value of a metric
-    do not count. Set-level rows stay if they rest on every clip: they cannot be computed anew from rows."""
+    """The rows, with a reason in place of the value for clips that some method has no value for, metric by metric;
+    methods without any value of a metric do not count. Values of sets stay: they cannot be computed anew from rows."""
     scored: dict[str, dict[str, set[str]]] = defaultdict(dict)
     for row in rows:
         if row.clip_id is not None and row.value is not None:
             scored[row.metric].setdefault(row.method, set()).add(row.clip_id)
     shared = {metric: set.intersection(*of.values()) for metric, of in scored.items()}
     return [
-        row
+        replace(row, value=None, error=NOT_COMMON, n_used=0)
+        if row.clip_id is not None and row.value is not None and row.clip_id not in shared[row.metric]
+        else row
         for row in rows
-        if (row.n_used == row.n_expected if row.clip_id is None else row.clip_id in shared.get(row.metric, set()))
     ]
 
 
@@ -96,21 +98,25 @@ def _cell(key: tuple[str, str, str | None], rows: Sequence[Result], halves: Sequ
         raise ResultError(f"{method}: {metric} is given both per clip and for the set, or twice for the set")
     scored = [row for row in rows if row.value is not None]
     values = [row.value for row in scored if row.value is not None]
-    value = math.fsum(values) / len(values) if values else None
+    reasons = Counter(row.error for row in rows if row.error is not None)
+    try:
+        value = math.fsum(values) / len(values) if values else None
+    except (OverflowError, ValueError):  # more than float64 holds, or infinities of both signs
+        value, scored, values = None, [], []
+        reasons["values without a mean: infinite in both directions, or too large"] += 1
     people = [row.identity for row in scored if row.identity is not None]
     interval = None
     if halves and value is not None:
         interval = intervals.set_interval(value, halves)
     elif group is None and values and len(people) == len(values):
         interval = intervals.mean_interval(values, people)
-    reasons = Counter(row.error for row in rows if row.error is not None)
     return Cell(
         method=method,
         metric=metric,
         metric_version=versions[0],
         group=group,
         value=value,
-        n_used=sum(row.n_used for row in rows),
+        n_used=sum(row.n_used for row in scored),
         n_expected=sum(row.n_expected for row in rows),
         reasons=tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         interval=interval,

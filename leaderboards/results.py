@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from leaderboards.grid import plain
+
 SCHEMA_VERSION = "1"
 
 
@@ -114,10 +116,14 @@ def check(rows: Iterable[Result], where: str = "results") -> list[Result]:
     for row in rows:
         problem = _problem(row)
         if problem:
-            raise ResultError(f"{where}: {row.method} {row.metric} {row.clip_id or 'set'}: {problem}")
+            raise ResultError(f"{where}: {_named(row)}: {problem}")
         if unique.setdefault(_key(row), row) != row:
-            raise ResultError(f"{where}: {row.method} {row.metric} {row.clip_id or 'set'}: {_difference(unique, row)}")
+            raise ResultError(f"{where}: {_named(row)}: {_difference(unique, row)}")
     return [unique[key] for key in sorted(unique)]
+
+
+def _named(row: Result) -> str:
+    return plain(f"{row.method} {row.metric} {row.clip_id or 'set'}")
 
 
 def _key(row: Result) -> tuple[str, ...]:

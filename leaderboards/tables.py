@@ -223,15 +223,13 @@ def _rivals(column: Column, cells: Sequence[Cell | None], rows: Sequence[Row], s
     ]
 
 
-def best(
-    metric: str, direction: str, digits: int, cells: Iterable[Cell], rows: Sequence[Row], style: Style
-) -> str | None:
-    """The method that a metric puts first among the ranked rows, by full precision; None where nothing is ranked."""
-    column = Column(metric, "", direction, digits + 12)
+def best(metric: str, direction: str, cells: Iterable[Cell], rows: Sequence[Row], style: Style) -> str | None:
+    """The first of `rows` by a metric whose direction is "higher" or "lower", in full precision; None where nothing is
+    ranked."""
     of = {cell.method: cell for cell in cells if cell.metric == metric and cell.group is None}
-    real = of[REAL].value if REAL in of else None
-    scores = {row.method: _score(of.get(row.method), column, real, style) for row in rows if row.ranked}
-    return min((name for name, s in scores.items() if s is not None), key=lambda name: scores[name] or 0, default=None)
+    scores = {row.method: _score(of.get(row.method), Column(metric, "", direction, 12), None, style) for row in rows}
+    known = {method: score for method, score in scores.items() if score is not None}
+    return min(known, key=lambda method: known[method], default=None)
 
 
 def _score(cell: Cell | None, column: Column, real: float | None, style: Style) -> float | None:
@@ -240,7 +238,10 @@ def _score(cell: Cell | None, column: Column, real: float | None, style: Style) 
         return None
     value = round(cell.value, column.digits)
     if column.direction == "closer-to-real":
-        return None if real is None else round(abs(value - round(real, column.digits)), column.digits)
+        if real is None:
+            return None
+        away = 0.0 if value == real else round(abs(value - round(real, column.digits)), column.digits)
+        return None if math.isnan(away) else away
     return value if column.direction == "lower" else -value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 import re
 import shutil
 import subprocess
@@ -17,12 +16,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
+from runs import recorded, write_run
 
 from benchmark import configs
 from benchmark.cli import bench
 from benchmark.errors import BenchError
 from benchmark.publish import publish_layout
-from leaderboards import grid, layouts, published, ratings, results, tables
+from leaderboards import grid, layouts, published, ratings, tables
 from leaderboards.aggregate import Cell
 from leaderboards.grid import Entry, Grid, Heading, Line
 from leaderboards.layouts import Measured
@@ -326,21 +326,11 @@ def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
         ratings.read(path, {"Emo.": (1, 10)})
 
 
-METRIC = {"fid/torch-fidelity": {"label": "FID", "direction": "lower", "digits": 2}}
+METRIC = {"fid/torch-fidelity": {"label": "FID", "direction": "lower", "digits": 2, "version": 1}}
 
 
 def evaluated(workspace: Path, protocol: str, *methods: str) -> None:
-    folder = workspace / "results" / protocol
     for at, method in enumerate(methods):
-        record = {
-            "protocol": {"digest": "d", "title": "P", "columns": [], "metrics": list(METRIC), "pairing": {}},
-            "pairs": "same",
-            "views": ["survey@1", 2],
-            "extractors": {},
-            "device": "cpu",
-            "method": {"title": method.title(), "kind": "method", "conditioning": "one-shot", "driven_by": "audio"},
-            "metrics": METRIC,
-        }
         row = Result(
             method=method,
             dataset="d",
@@ -355,11 +345,17 @@ def evaluated(workspace: Path, protocol: str, *methods: str) -> None:
             n_used=4,
             n_expected=4,
             replicates=None,
-            run_id=f"run-{method}",
+            run_id="",
         )
-        results.write([row], folder / f"{method}.parquet")
-        (folder / "runs").mkdir(exist_ok=True)
-        (folder / "runs" / f"run-{method}.json").write_text(json.dumps(record))
+        of = {
+            "name": method,
+            "title": method.title(),
+            "kind": "method",
+            "conditioning": "one-shot",
+            "driven_by": "audio",
+        }
+        record = recorded([row], METRIC, method=of, clips={clip: {} for clip in "abcd"})
+        write_run(workspace / "results" / protocol, [row], record)
 
 
 def test_a_layout_takes_what_its_protocols_have(tmp_path: Path) -> None:

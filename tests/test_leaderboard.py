@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import recorded, write_run
 
 from benchmark.errors import BenchError
 from benchmark.publish import publish
@@ -189,21 +190,10 @@ METRICS = {"psnr/frame-mean": {"label": "PSNR", "direction": "higher", "digits":
 
 
 def published(workspace: Path, method: str, kind: str, rows: list[Result], **changes: object) -> None:
-    folder = workspace / "results" / "p"
-    run = f"run-{method}"
-    results.write([replace(r, method=method, run_id=run) for r in rows], folder / f"{method}.parquet")
-    record = {
-        "protocol": {"digest": "d", "title": "P", "columns": [], "metrics": ["psnr/frame-mean"], "pairing": {}},
-        "pairs": "same",
-        "views": ["survey@1", 2],
-        "extractors": {"image-pairs": "image-pairs@1"},
-        "device": "cpu",
-        "method": {"name": method, "title": method.title(), "kind": kind},
-        "metrics": METRICS,
-    }
-    record |= changes
-    (folder / "runs").mkdir(exist_ok=True)
-    (folder / "runs" / f"{run}.json").write_text(json.dumps(record))
+    rows = [replace(r, method=method) for r in rows]
+    of = {"name": method, "title": method.title(), "kind": kind}
+    record = recorded(rows, METRICS, **({"method": of, "extractors": {"image-pairs": "image-pairs@1"}} | changes))
+    write_run(workspace / "results" / "p", rows, record)
 
 
 def test_rows_stand_in_order_and_a_damaged_file_costs_itself_only(tmp_path: Path) -> None:
@@ -252,15 +242,18 @@ def test_different_devices_are_said(tmp_path: Path) -> None:
     assert "(cpu: alpha; cuda: beta)" in remark
 
 
-@pytest.mark.parametrize("record", ["{}", "[]", '{"metrics": {"x": {}}}', "{", "null"])
+@pytest.mark.parametrize("record", ["{}", "[]", '{"metrics": {"x": {}}}', "{", "null", "[" * 100_000])
 def test_a_damaged_record_is_one_line_that_names_it(tmp_path: Path, record: str) -> None:
     published(tmp_path, "alpha", "method", [row("c1")])
-    path = tmp_path / "results" / "p" / "runs" / "run-alpha.json"
+    [path] = (tmp_path / "results" / "p" / "runs").glob("*.json")
+    published(tmp_path, "beta", "method", [row("c1")])
     path.write_text(record)
-    with pytest.raises(BenchError, match="missing or damaged") as raised:
-        publish("p", tmp_path)
-    assert raised.value.message.startswith(str(path))
-    assert "\n" not in raised.value.message
+    done = publish("p", tmp_path)  # the other method stays
+    assert "Beta" in done.markdown
+    assert "Alpha" not in done.markdown
+    [remark] = done.remarks
+    assert re.search(rf"left out: .*alpha\.parquet: runs/{path.name}: .*(missing or damaged|changed after)", remark)
+    assert "\n" not in remark
 
 
 def test_what_a_killed_run_left_is_no_result(tmp_path: Path) -> None:
