@@ -3,7 +3,14 @@
 Clips of one person are alike, so people are what is drawn, never clips: the bootstrap takes identities with
 replacement, each with all its clips. Its intervals are studentised (bootstrap-t, symmetric: Hall, "The Bootstrap and
 Edgeworth Expansion", 1992, section 3.6), since percentiles of ten people are too narrow: their nominal 95 % cover less
-than 90 %. With fewer than ten people no interval is claimed; what each person's clips give is told instead.
+than 90 %. The standard error is the jackknife's over people, which sees how much hangs on one person. With fewer than
+ten people no interval is claimed; what each person's clips give is told instead.
+
+Simulated (tests/test_intervals.py), a nominal 95 % covers 93-97 % for normal people of 3-19 clips, 10 or 20 of them;
+85-92 % for skewed people (log-normal of sigma 1), 86-93 % where one of ten people has 200 of 245 clips: read both as
+optimistic. Of rates near 0 or 1 (95 % of 8 clips each of 10 people) it covers 97 % or more, and a quarter to a third of
+the benchmarks have no interval: where too few people differ, draws without any spread leave it without ends. The p of
+a difference comes of the same draws: it errs to the large side where hardly anybody, or all but a few, differ alike.
 """
 
 from __future__ import annotations
@@ -22,6 +29,7 @@ from leaderboards.results import ResultError
 LEVEL = 0.95
 FEWEST = 10  # identities under which there is no interval
 DRAWS = 2000
+ROUNDING = 1e-9  # of the size of the values: less spread than this is none
 HALVES = 4  # draws of a set's halves under which there is no interval
 
 
@@ -38,8 +46,12 @@ class Difference:
     """A method against the best one, on the clips that both have.
 
     difference   mean over clips of the method's value less the best one's; `interval` of it
-    p            of the hypothesis of no difference, two-sided; `p_holm` corrected for the number of methods compared
-    clips, identities   that the two have in common; fewer than FEWEST identities leave interval, p and p_holm None
+                 (see mean_interval), None also where all people differ by the same
+    p            of the hypothesis of no difference, two-sided: 1 where nobody differs, the smallest there is,
+                 1 / (1 + DRAWS), where all differ by the same other than 0;
+                 `p_holm` corrected for the number of methods compared
+    clips, identities   that the two have in common; fewer than FEWEST identities, or values that are infinite or whose
+                 sum is, leave interval, p and p_holm None
     """
 
     method: str
@@ -53,27 +65,28 @@ class Difference:
 
 
 def mean_interval(values: Sequence[float], identities: Sequence[str], seed: int = 0) -> Interval | None:
-    """Interval of the mean over clips, people drawn with all their clips; None under FEWEST people, and where a value
-    is infinite.
+    """Interval of the mean over clips, people drawn with all their clips.
 
     values, identities   one a clip. The same for any order of the clips.
+
+    None under FEWEST people, where people are all alike (no spread to tell from) or so nearly that an end would be
+    infinite, and where a value is infinite or the sum of values overflows.
 
     Raises ResultError when the two differ in length or there is no clip.
     """
     sums, counts = _by_identity(values, identities)
-    if len(counts) < FEWEST or not np.isfinite(sums).all():
+    if not _enough(sums):
         return None
-    mean, error, drawn = _bootstrap(sums, counts, seed)
-    half = error * float(np.quantile(np.abs(drawn), LEVEL))
-    return Interval(mean - half, mean + half)
+    mean, half, _ = _bootstrap(sums, counts, seed)
+    return _about(mean, half)
 
 
 def by_identity(values: Sequence[float], identities: Sequence[str]) -> dict[str, float]:
-    """Mean over the clips of each person, sorted by name."""
+    """Mean over the clips of each person, sorted by name; NaN where their sum is not a number or overflows."""
     of: dict[str, list[float]] = defaultdict(list)
     for value, identity in zip(values, identities, strict=True):
         of[identity].append(value)
-    return {identity: math.fsum(of[identity]) / len(of[identity]) for identity in sorted(of)}
+    return {identity: _sum(of[identity]) / len(of[identity]) for identity in sorted(of)}
 
 
 def differences(
@@ -119,12 +132,28 @@ def set_interval(value: float, halves: Sequence[float], blocks: int = 8) -> Inte
     A half leaves out as much as it holds, so that its variance about the whole is that of the whole about the truth
     (Politis, Romano and Wolf, "Subsampling", 1999); t of blocks - 1 degrees, since halves are unions of so many blocks.
     The values of halves are biased, their spread is not: the interval is about `value`. It tells how the value
-    depends on which clips were drawn, not on which people. None for fewer than HALVES draws, or infinite ones.
+    depends on which clips were drawn, not on which people. None for fewer than HALVES draws, for infinite
+    and for equal ones.
     """
-    if len(halves) < HALVES or not np.isfinite([value, *halves]).all():
+    if len(halves) < HALVES:
         return None
-    half = float(np.std(halves, ddof=1) * stats.t.ppf((1 + LEVEL) / 2, blocks - 1))
-    return Interval(value - half, value + half)
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = float(np.std(halves, ddof=1) * stats.t.ppf((1 + LEVEL) / 2, blocks - 1))
+    return _about(value, half)
+
+
+def _about(value: float, half: float) -> Interval | None:
+    """`value` and `half` a width to each side; None where an end is not finite or the width only rounding."""
+    ends = Interval(value - half, value + half)
+    return ends if math.isfinite(ends.low) and math.isfinite(ends.high) and half > ROUNDING * abs(value) else None
+
+
+def _sum(values: Sequence[float]) -> float:
+    """fsum, the same for any order; NaN where it overflows or infinities cancel."""
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):
+        return math.nan
 
 
 def _by_identity(values: Sequence[float], identities: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -135,31 +164,42 @@ def _by_identity(values: Sequence[float], identities: Sequence[str]) -> tuple[ND
     for value, identity in zip(values, identities, strict=True):
         of[identity].append(value)
     people = sorted(of)
-    return np.array([math.fsum(of[p]) for p in people]), np.array([float(len(of[p])) for p in people])
+    return np.array([_sum(of[p]) for p in people]), np.array([float(len(of[p])) for p in people])
 
 
-def _bootstrap(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int
-) -> tuple[float, float, NDArray[np.float64]]:
-    """(mean, its standard error, studentised means of the draws) of people with such sums and numbers of clips."""
-    people = len(counts)
-    taken = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), DRAWS).astype(float)
-    mean, error = _ratio(np.ones((1, people)), sums, counts)
-    means, errors = _ratio(taken, sums, counts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = np.where(errors > 0, (means - mean) / errors, 0.0)
-    return float(mean[0]), float(error[0]), drawn
+def _enough(sums: NDArray[np.float64]) -> bool:
+    """Whether the sums of people are so many, and finite, that an interval may be sought."""
+    return len(sums) >= FEWEST and math.isfinite(_sum(np.abs(sums).tolist()))
 
 
-def _ratio(
-    taken: NDArray[np.float64], sums: NDArray[np.float64], counts: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over clips, its linearised standard error, with each person `taken` so often: (R, people) to (R,) twice."""
-    people, clips = taken.shape[1], taken @ counts
-    means = taken @ sums / clips
-    residual = sums[None] - means[:, None] * counts[None]
-    variance = people / (people - 1) * (taken * residual**2).sum(axis=1) / clips**2
-    return means, np.sqrt(variance)
+def _bootstrap(sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
+    """(mean, half the width of its interval, p of its being 0) of people with such sums and numbers of clips.
+
+    The half is infinite where there is no interval, 0 or mere rounding where people are all alike.
+    """
+    people, unit = len(counts), float(np.abs(sums / counts).max()) or 1.0
+    sums = sums / unit  # so that squares neither overflow nor vanish
+    taken = np.random.default_rng(seed).integers(0, people, (DRAWS, people))
+    [mean], [error] = _ratio(sums[None], counts[None])
+    means, errors = _ratio(sums[taken], counts[taken])
+    away = np.abs(means - mean)
+    # People who are all alike in a draw, but not like the sample, say that the error may be far too small.
+    drawn = np.where(away > ROUNDING, np.inf, 0.0)
+    np.divide(away, errors, out=drawn, where=errors > ROUNDING)
+    # "higher", since between infinite draws nothing can be interpolated.
+    half = unit * float(error * np.quantile(drawn, LEVEL, method="higher"))
+    # +1: the observed sample is one of the draws, so that p is never 0.
+    p = (1 + int((drawn * error >= abs(mean) * (1 - ROUNDING)).sum())) / (1 + DRAWS)
+    return unit * float(mean), half, p
+
+
+def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean over the clips of all people of a row and its jackknife standard error: (R, people) twice to (R,) twice."""
+    people, clips = sums.shape[1], counts.sum(axis=1, keepdims=True)
+    means = sums.sum(axis=1, keepdims=True) / clips
+    # How far the mean moves when a person is left out.
+    moves = (sums - means * counts) / (clips - counts)
+    return means[:, 0], np.sqrt((people - 1) / people * (moves**2).sum(axis=1))
 
 
 def _difference(
@@ -170,13 +210,9 @@ def _difference(
         raise ResultError(f"{name} and {best} have no clip in common; nothing to compare")
     values = [scores[name][clip] - scores[best][clip] for clip in common]
     people = [identity[clip] for clip in common]
-    mean, interval, p = math.fsum(values) / len(values), None, None
+    mean, interval, p = _sum(values) / len(values), None, None
     sums, counts = _by_identity(values, people)
-    if len(counts) >= FEWEST and np.isfinite(sums).all():
-        _, error, drawn = _bootstrap(sums, counts, seed)
-        half = error * float(np.quantile(np.abs(drawn), LEVEL))
-        interval = Interval(mean - half, mean + half)
-        # +1: the observed sample is one of the draws, so that p is never 0.
-        beyond = int((np.abs(drawn) >= abs(mean) / error).sum()) if error > 0 else (0 if mean else DRAWS)
-        p = (1 + beyond) / (1 + DRAWS)
+    if _enough(sums):
+        _, half, p = _bootstrap(sums, counts, seed)
+        interval = _about(mean, half)
     return Difference(name, best, mean, interval, p, None, len(common), len(counts))
