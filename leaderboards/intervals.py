@@ -10,8 +10,10 @@ Simulated (tests/test_intervals.py), a nominal 95 % covers 93-97 % for normal pe
 85-92 % for skewed people (log-normal of sigma 1), 86-93 % where one of ten people has 200 of 245 clips: read both as
 optimistic. Of rates it covers 91-96 % (90 % of 8 clips each of 20 people) or 97 % and more (95 %, 10 people), there
 without an interval in a quarter to a third of the benchmarks: where too few people differ, draws without any spread
-leave it without ends. The p of a difference comes of the same draws: it errs to the large side where hardly anybody, or
-all but a few, differ alike.
+leave it without ends.
+
+Differences are tested by flipping signs person by person (Fisher, "The Design of Experiments", 1935, section 21):
+exact for any distribution if, without a difference, either method could have given the other's values of a person.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from leaderboards.results import ResultError
 LEVEL = 0.95
 FEWEST = 10  # identities under which there is no interval
 DRAWS = 2000
+FLIPS = 9999
 ROUNDING = 1e-9  # of the size of the values: less spread than this is none
 HALVES = 4  # draws of a set's halves under which there is no interval
 
@@ -48,8 +51,8 @@ class Difference:
 
     difference   mean over clips of the method's value less the best one's; `interval` of it
                  (see mean_interval), None also where all people differ by the same
-    p            of the hypothesis of no difference, two-sided: 1 where nobody differs, the smallest there is,
-                 1 / (1 + DRAWS), where all differ by the same other than 0;
+    p            of the hypothesis of no difference, two-sided, by flips of the people's signs: 1 where nobody differs,
+                 about 2 ** (1 - identities) but at least 1 / (1 + FLIPS) where all differ alike;
                  `p_holm` corrected for the number of methods compared
     clips, identities   that the two have in common; fewer than FEWEST identities, or values that are infinite or whose
                  sum is, leave interval, p and p_holm None
@@ -78,8 +81,7 @@ def mean_interval(values: Sequence[float], identities: Sequence[str], seed: int 
     sums, counts = _by_identity(values, identities)
     if not _enough(sums):
         return None
-    mean, half, _ = _bootstrap(sums, counts, seed)
-    return _about(mean, half)
+    return _about(*_bootstrap(sums, counts, seed))
 
 
 def by_identity(values: Sequence[float], identities: Sequence[str]) -> dict[str, float]:
@@ -173,8 +175,8 @@ def _enough(sums: NDArray[np.float64]) -> bool:
     return len(sums) >= FEWEST and math.isfinite(_sum(np.abs(sums).tolist()))
 
 
-def _bootstrap(sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
-    """(mean, half the width of its interval, p of its being 0) of people with such sums and numbers of clips.
+def _bootstrap(sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """(mean, half the width of its interval) of people with such sums and numbers of clips.
 
     The half is infinite where there is no interval, 0 or mere rounding where people are all alike.
     """
@@ -189,9 +191,7 @@ def _bootstrap(sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int
     np.divide(away, errors, out=drawn, where=errors > ROUNDING)
     # "higher", since between infinite draws nothing can be interpolated.
     half = unit * float(error * np.quantile(drawn, LEVEL, method="higher"))
-    # +1: the observed sample is one of the draws, so that p is never 0.
-    p = (1 + int((drawn * error >= abs(mean) * (1 - ROUNDING)).sum())) / (1 + DRAWS)
-    return unit * float(mean), half, p
+    return unit * float(mean), half
 
 
 def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -201,6 +201,16 @@ def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> tuple[NDAr
     # How far the mean moves when a person is left out.
     moves = (sums - means * counts) / (clips - counts)
     return means[:, 0], np.sqrt((people - 1) / people * (moves**2).sum(axis=1))
+
+
+def _sign_flips(sums: NDArray[np.float64], seed: int) -> float:
+    """p of a sum that is symmetric about 0, from the sums of people with signs drawn at random."""
+    sums = sums / (np.abs(sums).sum() or 1.0)
+    flipped = np.random.default_rng(seed).integers(0, 2, (FLIPS, len(sums)), dtype=np.int8)
+    # The same people summed in another order differ by rounding.
+    beyond = np.abs(sums.sum() - 2 * (flipped @ sums)) >= abs(sums.sum()) - 1e-12
+    # +1: the observed signs are one of the flips, so that p is never 0.
+    return float((1 + beyond.sum()) / (1 + FLIPS))
 
 
 def _difference(
@@ -214,6 +224,5 @@ def _difference(
     mean, interval, p = _sum(values) / len(values), None, None
     sums, counts = _by_identity(values, people)
     if _enough(sums):
-        _, half, p = _bootstrap(sums, counts, seed)
-        interval = _about(mean, half)
+        interval, p = _about(*_bootstrap(sums, counts, seed)), _sign_flips(sums, seed)
     return Difference(name, best, mean, interval, p, None, len(common), len(counts))
