@@ -590,14 +590,23 @@ def leaderboard(
         )
     if published_only and (protocol_name or rated):
         raise BenchError(f"--published-only shows nothing measured; drop {'--ratings' if rated else '--protocol'}")
-    if layout and (intervals or common or others or rank_from != 1):
-        raise BenchError("--intervals, --common, --rank-from and --with go with a protocol's own table, not --layout")
+    if published_only and (intervals or common or others or rank_from != 1):
+        raise BenchError("--published-only shows nothing measured; drop --intervals, --common, --rank-from and --with")
     if protocol_name and protocol_name.endswith(".toml"):
         protocol_name = protocol.load(protocol_name, workspace).name
+    style = Style(rank_from, intervals)
     if layout:
-        done = publish_layout(layout, workspace, protocol=protocol_name, published_only=published_only, rated=rated)
+        done = publish_layout(
+            layout,
+            workspace,
+            protocol=protocol_name,
+            published_only=published_only,
+            rated=rated,
+            others=others,
+            common=common,
+            style=style,
+        )
     else:
-        style = Style(rank_from, intervals)
         done = publish(protocol_name or "demo", workspace, others=others, common=common, style=style)
     for remark in done.remarks:
         click.echo(remark, err=True)

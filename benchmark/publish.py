@@ -85,11 +85,9 @@ def publish(
     found = _results(protocol, workspace, others)
     if not found.rows:
         raise BenchError(f"{found.folder}: no results to show; {_how(protocol)}")
-    asked = next(iter(found.runs.values()))["protocol"]
-    title = asked["title"] + (SELF if asked["pairing"].get("emotion_video") == "self" else "")
+    title = next(iter(found.runs.values()))["protocol"]["title"] + "".join(_signs(found, common))
     if common:
         found = replace(found, rows=aggregate.common(found.rows))
-        title += COMMON
     cells = found.cells()
     columns = _columns(found.runs.values())
     remarks = [*_reasons(cells), *_too_few(cells, style)]
@@ -98,7 +96,7 @@ def publish(
         "ranks.csv": tables.ranks(columns, cells, found.lines, style),
         "compared.csv": tables.compared(_compared(found, cells, style)),
         "people.csv": aggregate.people(found.rows),
-        "provenance.csv": _provenance(found),
+        "provenance.csv": _provenance([found]),
     }
     tidy = tables.tidy(found.cells(by_group=True))
     return _written(table, tidy, workspace / "tables" / protocol, found.remarks, beside)
@@ -138,16 +136,17 @@ def _too_few(cells: Sequence[Cell], style: Style) -> list[str]:
     return [f"{told} people are too few for an interval ({intervals.FEWEST} or more); people.csv has each one's mean"]
 
 
-def _provenance(found: _Results) -> str:
+def _provenance(founds: Sequence[_Results]) -> str:
     """CSV, a line a method and run: what stands behind its rows."""
     head = ["method", "run_id", "metrics", "protocol", "test_set", "split", "split_digest", "weights", "code", "commit"]
     head += ["device", "hardware", "generated", "generation_seconds", "generation_machines", "ram_mib", "gpu_mib"]
     behind: dict[tuple[str, str], set[str]] = {}
-    for row in found.rows:
+    for row in (row for found in founds for row in found.rows):
         behind.setdefault((row.method, row.run_id), set()).add(f"{row.metric}@{row.metric_version}")
+    runs = {run_id: run for found in founds for run_id, run in found.runs.items()}
     lines = [head]
     for (method, run_id), of in sorted(behind.items()):
-        run = found.runs[run_id]
+        run = runs[run_id]
         git, cost, split = run["code"].get("git") or {}, run["generation"] or {}, run["split"] or {}
         commit = f"{git.get('commit', '')}{' (modified)' if git.get('modified') else ''}"
         hardware = "; ".join(f"{key}: {value}" for key, value in sorted(run["hardware"].items()))
@@ -170,6 +169,9 @@ def publish_layout(
     protocol: str | None = None,
     published_only: bool = False,
     rated: Path | None = None,
+    others: Sequence[Path] = (),
+    common: bool = False,
+    style: Style | None = None,
 ) -> Published:
     """Make a table as a paper lays it out: the paper's own rows, and those that were measured.
 
@@ -177,9 +179,10 @@ def publish_layout(
                     left out
     published_only  whether only the paper's rows are shown
     rated           CSV file of a user study, for the columns that one fills
+    others, common, style   as for `publish`; results from elsewhere fill the groups of their protocol
 
     Raises BenchError on an unknown layout, on ratings that cannot be read or that the layout has no column for, on a
-    `protocol` without results, and as `publish`.
+    `protocol` without results for any column, and as `publish`.
     """
     if name not in LAYOUTS:
         raise BenchError(f"no layout is named {name!r}; {configs.nearest(name, sorted(LAYOUTS))}")
@@ -187,31 +190,43 @@ def publish_layout(
     if rated and not layout.scales:
         raise BenchError(f"--ratings {rated}: no column of {name} is filled by a user study")
     values = published.load()
+    founds: dict[str, _Results] = {}
     remarks: list[str] = []
     measured: dict[str, Measured] = {}
     to = workspace / "tables" / name
     if not published_only:
         if protocol:
             layout, values, to = layouts.over(layout, protocol, protocol), [], to.with_name(f"{name}-{protocol}")
-        measured, remarks = _measured(layout, workspace, rated)
-        if protocol and not measured:
-            raise BenchError(f"no results of {protocol} to show; {_how(protocol)}")
-    table = layouts.fill(layout, values, measured)
-    return _written(table, layouts.tidy(layout, values, measured), to, remarks)
+        founds = {group: _results(of, workspace, _of_protocol(of, others)) for group, of in layout.groups.items() if of}
+        measured, remarks = _measured(layout, founds, rated, common)
+        wanted = {column.metric for column in layout.columns}
+        if protocol and not any(cell.metric in wanted for found in measured.values() for cell in found.cells):
+            raise BenchError(f"no results of {protocol} for any column of {name} to show; {_how(protocol)}")
+    table = layouts.fill(layout, values, measured, style)
+    beside = {"provenance.csv": _provenance([found for found in founds.values() if found.rows])}
+    return _written(table, layouts.tidy(layout, values, measured), to, remarks, beside)
 
 
-def _measured(layout: Layout, workspace: Path, rated: Path | None) -> tuple[dict[str, Measured], list[str]]:
+def _of_protocol(protocol: str, folders: Sequence[Path]) -> list[Path]:
+    """Folders with results of a protocol, and those without any, of which _results() complains."""
+    read = {folder: {row.protocol for row in submission.read(folder).rows} for folder in folders}
+    return [folder for folder, protocols in read.items() if protocol in protocols or not protocols]
+
+
+def _measured(
+    layout: Layout, founds: Mapping[str, _Results], rated: Path | None, common: bool
+) -> tuple[dict[str, Measured], list[str]]:
     """What was measured in each group of a layout's clips; a study's scores stand in the first."""
     measured: dict[str, Measured] = {}
     remarks: list[str] = []
-    for group, protocol in layout.groups.items():
-        found = _results(protocol, workspace) if protocol else None
-        if found:
-            remarks += found.remarks
-        if found and found.rows:
-            measured[group] = Measured(found.cells(), found.lines)
-        elif found:
-            remarks.append(f"{protocol}: no results yet; {_how(protocol)}")
+    for group, found in founds.items():
+        remarks += found.remarks
+        if not found.rows:
+            remarks.append(f"{layout.groups[group]}: no results yet; {_how(layout.groups[group])}")
+            continue
+        notes = [f"{group or layout.groups[group]}:{sign}" for sign in _signs(found, common)]
+        of = replace(found, rows=aggregate.common(found.rows)) if common else found
+        measured[group] = Measured(of.cells(), of.lines, notes)
     if rated:
         try:
             scores = ratings.read(rated, layout.scales)
@@ -220,9 +235,20 @@ def _measured(layout: Layout, workspace: Path, rated: Path | None) -> tuple[dict
         group = next(iter(layout.groups))
         before = measured.get(group, Measured((), ()))
         known = {row.method for row in before.rows}
-        new = [Row(method, method) for method in dict.fromkeys(cell.method for cell in scores) if method not in known]
-        measured[group] = Measured([*before.cells, *scores], [*before.rows, *new])
+        # Of a method that was only rated nothing else is known: it is ranked with the others where they are alike.
+        conditioning = {row.conditioning for row in before.rows if row.ranked}
+        alike = conditioning.pop() if len(conditioning) == 1 else ""
+        names = dict.fromkeys(cell.method for cell in scores if cell.method not in known)
+        new = [Row(method, method, conditioning=alike) for method in names]
+        measured[group] = Measured([*before.cells, *scores], [*before.rows, *new], before.notes)
     return measured, remarks
+
+
+def _signs(found: _Results, common: bool) -> list[str]:
+    """What the title of a table of these results must say."""
+    asked = next(iter(found.runs.values()))["protocol"]
+    own = [SELF] if asked["pairing"].get("emotion_video") == "self" else []
+    return [*own, *([COMMON] if common else [])]
 
 
 def _how(protocol: str) -> str:

@@ -9,7 +9,7 @@ from leaderboards import published, tables
 from leaderboards.aggregate import Cell
 from leaderboards.grid import Entry, Grid, Heading, Line, to_csv
 from leaderboards.published import Value
-from leaderboards.tables import Column, Row
+from leaderboards.tables import Column, Row, Style
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,11 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Cells of one group of clips, and the rows they belong to in the order of the table."""
+    """Cells of one group of clips, the rows they belong to in the order of the table, and what must be said of them."""
 
     cells: Sequence[Cell]
     rows: Sequence[Row]
+    notes: Sequence[str] = ()
 
 
 def over(layout: Layout, protocol: str, group: str) -> Layout:
@@ -64,7 +65,7 @@ def over(layout: Layout, protocol: str, group: str) -> Layout:
     return replace(layout, columns=tuple(columns.values()), groups={group: protocol})
 
 
-def fill(layout: Layout, values: Sequence[Value], measured: Mapping[str, Measured]) -> Grid:
+def fill(layout: Layout, values: Sequence[Value], measured: Mapping[str, Measured], style: Style | None = None) -> Grid:
     """The table: published values (of any tables; its own are taken), then what was measured in each group.
 
     A group without results prints the published lines only, which are never ranked.
@@ -72,7 +73,7 @@ def fill(layout: Layout, values: Sequence[Value], measured: Mapping[str, Measure
     own = published.of(values, layout.source, layout.table)
     blocks: list[tuple[Line, ...]] = []
     for group in layout.groups if layout.stacked else [""]:
-        lines = [*_published(layout, own, group), *_measured(layout, measured, group)]
+        lines = [*_published(layout, own, group), *_measured(layout, measured, group, style)]
         if layout.blocks_by:
             blocks += _split(lines, _at(layout))
         else:
@@ -85,6 +86,9 @@ def fill(layout: Layout, values: Sequence[Value], measured: Mapping[str, Measure
         headings = headings[1:]
         blocks = [tuple(replace(line, entries=line.entries[1:]) for line in block) for block in blocks]
     notes = [*tables.legend(headings, shown), *_sources(layout, own, measured)]
+    if style and style.intervals and any(found.cells for found in measured.values()):
+        notes.append(tables.INTERVALS)
+    notes += [note for found in measured.values() for note in found.notes]
     notes += [str(finding) for finding in published.check(values) if _about(finding, layout)]
     title = f"{layout.paper}, {layout.table}. {layout.caption}"
     return Grid(title, tuple(headings), tuple(filter(None, blocks)), tuple(notes))
@@ -121,7 +125,7 @@ def _published(layout: Layout, own: Sequence[Value], group: str) -> Iterator[Lin
         yield Line(tuple(map(Entry, texts)), published=True)
 
 
-def _measured(layout: Layout, measured: Mapping[str, Measured], group: str) -> list[Line]:
+def _measured(layout: Layout, measured: Mapping[str, Measured], group: str, style: Style | None) -> list[Line]:
     if group:
         measured = {key: found for key, found in measured.items() if key == group}
     cells = {
@@ -139,7 +143,8 @@ def _measured(layout: Layout, measured: Mapping[str, Measured], group: str) -> l
             across.append([Entry(getattr(row, column.metric) if column.metric else "") for row in rows])
         else:
             of = group or _group(layout, column)
-            entries = tables.entries(column, [cells.get((of, row.method, column.metric)) for row in rows], rows)
+            members = [cells.get((of, row.method, column.metric)) for row in rows]
+            entries = tables.entries(column, members, rows, style)
             if column.metric.startswith("rating/"):  # a study that was not made, not one that cannot be
                 entries = [Entry("unavailable") if entry.text == "n/a" else entry for entry in entries]
             across.append(entries)

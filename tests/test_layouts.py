@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
 from runs import recorded, write_run
 
-from benchmark import configs
+from benchmark import configs, replicates
 from benchmark.cli import bench
 from benchmark.errors import BenchError
 from benchmark.publish import publish_layout
@@ -28,8 +29,9 @@ from leaderboards.grid import Entry, Grid, Heading, Line
 from leaderboards.layouts import Measured
 from leaderboards.papers import LAYOUTS
 from leaderboards.results import Result, ResultError
-from leaderboards.tables import Column, Row
+from leaderboards.tables import Column, Row, Style
 from metrics import base
+from metrics.base import Replicates
 
 VALUES = published.load()
 HOSTILE = [
@@ -329,8 +331,11 @@ def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
 METRIC = {"fid/torch-fidelity": {"label": "FID", "direction": "lower", "digits": 2, "version": 1}}
 
 
-def evaluated(workspace: Path, protocol: str, *methods: str) -> None:
+def evaluated(
+    workspace: Path, protocol: str, *methods: str, pairing: dict[str, str] | None = None, draws: bool = False
+) -> None:
     for at, method in enumerate(methods):
+        file = replicates.file_name(method, "fid/torch-fidelity") if draws else None
         row = Result(
             method=method,
             dataset="d",
@@ -344,9 +349,13 @@ def evaluated(workspace: Path, protocol: str, *methods: str) -> None:
             error=None,
             n_used=4,
             n_expected=4,
-            replicates=None,
+            replicates=file,
             run_id="",
         )
+        if file:
+            values = np.linspace(6.8, 7.4, 12)
+            two = np.full(12, 2)
+            replicates.write(Replicates(4, two, two, values, None), workspace / "results" / protocol / file)
         of = {
             "name": method,
             "title": method.title(),
@@ -355,7 +364,31 @@ def evaluated(workspace: Path, protocol: str, *methods: str) -> None:
             "driven_by": "audio",
         }
         record = recorded([row], METRIC, method=of, clips={clip: {} for clip in "abcd"})
+        record["protocol"] |= {"pairing": pairing or {}}
         write_run(workspace / "results" / protocol, [row], record)
+
+
+def test_a_layout_carries_what_stands_behind_its_numbers(tmp_path: Path) -> None:
+    """Intervals, other labs' rows, the sign of a video prior that sees its answer, and provenance."""
+    own = {"emotion_video": "self"}
+    evaluated(tmp_path, "dice-talk-hdtf", "ours", pairing=own)
+    evaluated(tmp_path / "lab", "dice-talk-hdtf", "theirs", pairing=own, draws=True)
+    other = tmp_path / "lab" / "results" / "dice-talk-hdtf"
+    done = publish_layout("dice-talk-table-2", tmp_path, others=[other], style=Style(intervals=True))
+    line = next(line for line in done.markdown.splitlines() if line.startswith("| Theirs"))
+    assert re.search(r"7\.0000 \(-?\d+\.\d{4}, \d+\.\d{4}\)", line)
+    assert "over its clips (halves drawn" in done.markdown
+    assert "a video prior sees the ground truth" in done.markdown
+    provenance = list(csv.DictReader((done.folder / "provenance.csv").open(encoding="utf-8")))
+    assert [one["method"] for one in provenance] == ["ours", "theirs"]
+    assert "see the ground truth" not in publish_layout("dice-talk-table-2", tmp_path, published_only=True).markdown
+
+
+def test_a_layout_that_a_protocol_cannot_fill_is_no_table(tmp_path: Path) -> None:
+    evaluated(tmp_path, "p", "ours")
+    for name in ("dice-talk-table-5", "eat-face-table-2"):
+        with pytest.raises(BenchError, match=f"no results of p for any column of {name}"):
+            publish_layout(name, tmp_path, protocol="p")
 
 
 def test_a_layout_takes_what_its_protocols_have(tmp_path: Path) -> None:
@@ -387,7 +420,7 @@ def test_a_layout_over_a_protocol_is_written_beside_it(tmp_path: Path) -> None:
     assert done.folder == tmp_path / "tables" / "eat-face-table-1-demo"
     assert "MakeItTalk" not in done.markdown
     assert "| demo | Alpha |" in done.markdown
-    with pytest.raises(BenchError, match="no results of none to show; `bench eval"):
+    with pytest.raises(BenchError, match="no results of none for any column of eat-face-table-1 to show; `bench eval"):
         publish_layout("eat-face-table-1", tmp_path, protocol="none")
 
 
