@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import load
 from skimage import data
 
 import metrics
-from benchmark import weights
 from metrics import MetricError
-from metrics.base import ASKED, ClipViews, Features, Metric, Weights
+from metrics.base import ASKED, ClipViews, Features, Metric
 
 SIZE = 40
 
@@ -47,25 +47,15 @@ def sound_clip(count: int) -> ClipViews:
 
 
 @cache
-def extractor(name: str) -> Any:
-    spec = metrics.extractor(name)
-    try:
-        files = {w: Weights(weights.path(w, fetch=False), weights.digest(w)) for w in spec.weights}
-    except weights.WeightsUnavailable as missing:
-        pytest.skip(str(missing))
-    return spec.make(files, {})
-
-
-@cache
 def made(label: str, count: int, name: str, reference: bool = False) -> Features | Exception:
     """What an extractor makes of a sound clip or of one with that fault, or how it refuses: once for all metrics."""
     one = clip_of(label, count)
     if reference:
         one = only(one, slice(0, 1))
-    if any(view.startswith("real.") for view in extractor(name).views):
+    if any(view.startswith("real.") for view in load(name).views):
         one = replace(one, real=clip_of("sound" if label not in ("white", "noisy") else label, count))
     try:
-        found: Features = extractor(name)([one] if len(one.index) else [])
+        found: Features = load(name)([one] if len(one.index) else [])
     except (MetricError, ValueError) as error:
         return error
     return found
@@ -81,7 +71,7 @@ def needed(metric: Metric) -> list[tuple[str, str]]:
 
 
 def views_of(metric: Metric) -> set[str]:
-    names = [view for _, name in needed(metric) for view in extractor(name).views]
+    names = [view for _, name in needed(metric) for view in load(name).views]
     return {view.removeprefix("real.").partition(":")[0] for view in names}
 
 
@@ -281,7 +271,7 @@ SAME_NETWORK = ("i3d-all-frames", "fid-inception-pytorch", "fid-inception-clean"
 @pytest.mark.parametrize("name", [name for name in metrics.extractor_names() if name not in SAME_NETWORK])
 def test_threads_and_pieces_change_nothing(name: str) -> None:
     """1e-5 of the largest: one frame at a time on one thread, and all at once on two."""
-    made = extractor(name)
+    made = load(name)
     views = {view.removeprefix("real.").partition(":")[0] for view in made.views}
     clip = sound_clip(30 if "waveform" in views else 16 if name.startswith("i3d") else 5)
     threads = torch.get_num_threads()

@@ -13,12 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import load
 from parity import CLOSED, Parity
 from skimage import data
 
 from benchmark import weights
-from metrics import MetricError, extractor, metric
-from metrics.base import ClipViews, Extractor, Weights
+from metrics import MetricError, metric
+from metrics.base import ClipViews
 from metrics.networks.inception import resize_tf1
 from metrics.networks.running import batches, full_precision
 from pipelines import crop, faces
@@ -26,16 +27,6 @@ from pipelines import crop, faces
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
 
 CIFAR = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "fid" / "cifar256.npz"
-
-
-def load(name: str, **options: object) -> Extractor:
-    """The extractor with its weights, if they are on this machine."""
-    spec = extractor(name)
-    try:
-        files = {w: Weights(weights.path(w, fetch=False), weights.digest(w)) for w in spec.weights}
-    except weights.WeightsUnavailable as missing:
-        pytest.skip(str(missing))
-    return spec.make(files, options)
 
 
 def clip(frames: np.ndarray, size: int) -> Iterator[ClipViews]:

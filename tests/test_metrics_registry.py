@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from networks import load
 from skimage import data
 
 import metrics
@@ -74,18 +75,8 @@ def pieces(wanted: tuple[str, ...], size: int) -> Iterator[ClipViews]:
 
 
 @cache
-def make(name: str) -> Any:
-    spec = metrics.extractor(name)
-    try:
-        files = {w: Weights(weights.path(w, fetch=False), weights.digest(w)) for w in spec.weights}
-    except weights.WeightsUnavailable as missing:
-        pytest.skip(str(missing))
-    return spec.make(files, {"frames_per_clip": 5})
-
-
-@cache
 def extracted(name: str) -> dict[str, np.ndarray]:
-    extractor = make(name)
+    extractor = load(name, frames_per_clip=5)
     result: dict[str, np.ndarray] = extractor(pieces(extractor.views, COUNT))
     return result
 
@@ -166,7 +157,7 @@ def test_extractor_is_known_without_its_weights(name: str) -> None:
 @pytest.mark.parametrize("name", metrics.extractor_names())
 def test_chunks_do_not_matter(name: str) -> None:
     """1e-5: convolutions over batches of other sizes may sum in another order."""
-    extractor = make(name)
+    extractor = load(name, frames_per_clip=5)
     whole = extracted(name)
     chunked = extractor(pieces(extractor.views, 7))
     assert whole.keys() == chunked.keys()
@@ -186,8 +177,8 @@ def test_chunks_are_let_go(name: str) -> None:
 
     def chunks() -> Iterator[ClipViews]:
         nonlocal most
-        views = [view for view in make(name).views if not view.startswith("real.")]
-        for k, chunk in enumerate(pieces(make(name).views, 1)):
+        views = [view for view in load(name, frames_per_clip=5).views if not view.startswith("real.")]
+        for k, chunk in enumerate(pieces(load(name, frames_per_clip=5).views, 1)):
             own = replace(chunk, **{view: chunk.view(view).copy() for view in views})
             for view in views:
                 weakref.finalize(own.view(view), alive.discard, k)
@@ -196,14 +187,14 @@ def test_chunks_are_let_go(name: str) -> None:
             del own
             most = max(most, len(alive))
 
-    make(name)(chunks())
+    load(name, frames_per_clip=5)(chunks())
     assert most <= 2
 
 
 @pytest.mark.parametrize("name", metrics.extractor_names())
 def test_an_undeclared_view_is_a_bug_that_says_so(name: str) -> None:
     with pytest.raises(ValueError, match="was not made"):
-        make(name)([ClipViews(index=np.arange(2), fps=25.0)])
+        load(name, frames_per_clip=5)([ClipViews(index=np.arange(2), fps=25.0)])
 
 
 def test_names_are_taken_once_and_misspelt_ones_get_a_hint() -> None:

@@ -10,31 +10,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import realclips
+from networks import load
 from skimage import data
 
 import metrics
-from benchmark import weights
-from metrics.base import ClipViews, Features, Weights
+from metrics.base import ClipViews, Features
 from pipelines.datasets import demo
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
 SIGMAS = (0.5, 1.0, 2.0)
-
-
-@cache
-def extractor(name: str) -> Any:
-    spec = metrics.extractor(name)
-    try:
-        files = {w: Weights(weights.path(w, fetch=False), weights.digest(w)) for w in spec.weights}
-    except weights.WeightsUnavailable as missing:
-        pytest.skip(str(missing))
-    return spec.make(files, {})
 
 
 def plain(frames: np.ndarray, real: np.ndarray | None = None) -> ClipViews:
@@ -45,7 +34,7 @@ def plain(frames: np.ndarray, real: np.ndarray | None = None) -> ClipViews:
 def score(name: str, *sides: ClipViews) -> float:
     """A clip-level metric of what its extractors make of each of these."""
     metric = metrics.metric(name)
-    features = [extractor(need[1])([side]) for need, side in zip(metric.needs, sides, strict=True)]
+    features = [load(need[1])([side]) for need, side in zip(metric.needs, sides, strict=True)]
     return metric.compute(*features)
 
 
@@ -113,7 +102,7 @@ def test_blur_raises_the_distance_of_sets(name: str) -> None:
 @cache
 def _features(content: bytes, shape: tuple[int, ...]) -> Features:
     frames = np.frombuffer(content, np.uint8).reshape(shape)
-    found: Features = extractor("fid-inception-tf1")([plain(frames)])
+    found: Features = load("fid-inception-tf1")([plain(frames)])
     return found
 
 

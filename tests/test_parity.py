@@ -17,6 +17,7 @@ import pytest
 import realclips
 import torch
 from jax_i3d import with_jax
+from networks import load
 from parity import CLOSED, NETWORK, REFERENCES, Parity
 from PIL import Image
 from references import features as seeded_features
@@ -28,7 +29,7 @@ from skimage import metrics as skimage_metrics
 import metrics
 from benchmark import weights
 from metrics import kernel, landmarks, sharpness, sync
-from metrics.base import ClipViews, Features, Weights
+from metrics.base import ClipViews, Features
 from metrics.emotion import SEVEN
 from metrics.frechet import distance, fit
 from metrics.networks import syncnet
@@ -54,16 +55,6 @@ def mead(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClipViews]:
     return {emotion: realclips.clip(name, store) for emotion, name in realclips.MEAD.items()}
 
 
-@cache
-def extractor(name: str) -> Any:
-    spec = metrics.extractor(name)
-    try:
-        files = {w: Weights(weights.path(w, fetch=False), weights.digest(w)) for w in spec.weights}
-    except weights.WeightsUnavailable as missing:
-        pytest.skip(str(missing))
-    return spec.make(files, {})
-
-
 def pair_views(generated: np.ndarray, real: np.ndarray) -> ClipViews:
     index = np.arange(len(generated))
     return ClipViews(index=index, fps=25, frames=generated, real=ClipViews(index=index, fps=25, frames=real))
@@ -82,7 +73,7 @@ def skimage_ssim(x: np.ndarray, y: np.ndarray) -> float:
 @pytest.mark.parametrize("title", realclips.pairs() if realclips.SHARED.exists() else [])
 def test_pixels(parity: Parity, title: str) -> None:
     generated, real = realclips.pairs()[title]
-    ours = extractor("image-pairs")([pair_views(generated, real)])
+    ours = load("image-pairs")([pair_views(generated, real)])
     others: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
         "psnr/frame-mean": lambda x, y: skimage_metrics.peak_signal_noise_ratio(y, x, data_range=255),
         "ssim/gaussian": skimage_ssim,
@@ -100,7 +91,7 @@ def test_pixels(parity: Parity, title: str) -> None:
 @pytest.mark.parametrize("title", realclips.pairs() if realclips.SHARED.exists() else [])
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_lpips(parity: Parity, net: str, title: str) -> None:
-    ours = extractor(f"lpips-{net}")([pair_views(*realclips.pairs()[title])])
+    ours = load(f"lpips-{net}")([pair_views(*realclips.pairs()[title])])
     for name in (f"lpips/{net}", f"lpips/{net}-spatial"):
         value, expected = metrics.metric(name).compute(ours), np.mean(recorded()[name][title])
         parity(name, against="the lpips package", on=title, ours=value, expected=expected, tolerance=NETWORK)
@@ -114,7 +105,7 @@ def test_lpips_examples(parity: Parity, net: str, published: tuple[float, float]
         for n in ("p0", "p1", "ref")
     )
     p0, p1, ref = pictures
-    ours = extractor(f"lpips-{net}")([pair_views(np.stack([p0, p1]), np.stack([ref, ref]))])["lpips"]
+    ours = load(f"lpips-{net}")([pair_views(np.stack([p0, p1]), np.stack([ref, ref]))])["lpips"]
     if published is not None:
         given: dict[str, Any] = {"against": "its authors (3 digits)", "expected": published, "tolerance": 1e-3}
     else:
@@ -226,11 +217,11 @@ def test_cpbd(parity: Parity) -> None:
     plain = cpbd_by_definition(picture)
     parity(asu, against="a plain reading of MATLAB's", on=title, ours=ours, expected=plain, tolerance=CLOSED)
     for title, (generated, _) in realclips.pairs().items():
-        frames = extractor("cpbd-asu")([ClipViews(index=np.arange(1), fps=25, frames=generated[:1])])
+        frames = load("cpbd-asu")([ClipViews(index=np.arange(1), fps=25, frames=generated[:1])])
         grey = np.asarray(Image.fromarray(generated[0]).convert("L"), float)
         value, plain = metrics.metric(asu).compute(frames), cpbd_by_definition(grey)
         parity(asu, against="a plain reading of MATLAB's", on=title, ours=value, expected=plain, tolerance=CLOSED)
-        frames = extractor("cpbd-python-cpbd")([ClipViews(index=np.arange(len(generated)), fps=25, frames=generated)])
+        frames = load("cpbd-python-cpbd")([ClipViews(index=np.arange(len(generated)), fps=25, frames=generated)])
         value = metrics.metric("cpbd/python-cpbd").compute(frames)
         expected = np.mean(recorded()["cpbd/python-cpbd"][title])
         parity("cpbd/python-cpbd", against="python-cpbd", on=title, ours=value, expected=expected, tolerance=CLOSED)
@@ -255,7 +246,7 @@ def test_landmarks(parity: Parity, mead: dict[str, ClipViews]) -> None:
         marks[holes[emotion]] = np.nan
         found = ~np.isnan(marks[:, 0, 0])
         views = ClipViews(index=mead[emotion].index, fps=25, landmarks=marks, found=found)
-        stored[emotion] = extractor("landmarks")([views])
+        stored[emotion] = load("landmarks")([views])
     totals: dict[str, list[float]] = {}
     for a, b in zip(one, other, strict=True):
         if a is None or b is None:
@@ -292,7 +283,7 @@ def test_landmarks(parity: Parity, mead: dict[str, ClipViews]) -> None:
 
 def test_csim(parity: Parity, mead: dict[str, ClipViews]) -> None:
     """OpenCV's own runtime on the same file, then NumPy and SciPy."""
-    arcface = extractor("arcface-w600k_mbf")
+    arcface = load("arcface-w600k_mbf")
     network = cv2.dnn.readNetFromONNX(str(weights.path("arcface-w600k-mbf", fetch=False)))
     ours, theirs = {}, {}
     for emotion, start in (("sad", 0), ("angry", 0), ("disgusted", 20)):
@@ -338,7 +329,7 @@ def test_emotion_scores(parity: Parity, mead: dict[str, ClipViews]) -> None:
     columns = ["neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised"]
     assert sorted(columns) == sorted(SEVEN)
     for network in ("fer-cnn", "mini-xception"):
-        clips = {clip: extractor(network)([views]) for clip, views in mead.items()}
+        clips = {clip: load(network)([views]) for clip, views in mead.items()}
         asked = {clip: {"emotion": np.array(word), "identity": np.array("")} for clip, word in asked_of.items()}
 
         def share(clip: str, word: str, among: list[str], clips: dict[str, Features] = clips) -> float:
@@ -383,7 +374,7 @@ def test_clusters(parity: Parity, mead: dict[str, ClipViews]) -> None:
         clips, asked = [], []
         for who, words in (("M030", ("sad", "angry")), ("W", ("happy", "surprised"))):
             for word in words:
-                stored = extractor(network)([mead[word]])
+                stored = load(network)([mead[word]])
                 for third in np.array_split(np.arange(realclips.COUNT), 3):
                     clips.append({key: array[third] for key, array in stored.items()})
                     asked.append({"identity": np.array(who), "emotion": np.array(word)})
@@ -409,7 +400,7 @@ def test_clusters(parity: Parity, mead: dict[str, ClipViews]) -> None:
 
 def test_av_correlation(parity: Parity, mead: dict[str, ClipViews]) -> None:
     for clip in mead.values():
-        activity = extractor("av-activity")([clip])
+        activity = load("av-activity")([clip])
         mouth, voice = [], []
         window = signal.get_window("hann", 640, fftbins=False)
         hertz = fft.rfftfreq(640, 1 / 16_000)
@@ -497,7 +488,7 @@ def inception(variant: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     network = torch.jit.load(weights.path("fid-inception", fetch=False)).eval()
     found = {}
     for side, frames in sides(5).items():
-        ours = extractor(f"fid-inception-{INCEPTION[variant]}")(
+        ours = load(f"fid-inception-{INCEPTION[variant]}")(
             [ClipViews(index=np.arange(len(frames)), fps=25, frames=frames)]
         )["features"]
         resize = RESIZING[variant][1]
@@ -522,7 +513,7 @@ def test_fid_preprocessing(parity: Parity, variant: str) -> None:
     "variant", ["torch-fidelity", *(pytest.param(name, marks=pytest.mark.slow) for name in list(RESIZING)[1:])]
 )
 def test_fid(parity: Parity, variant: str) -> None:
-    extractor(f"fid-inception-{INCEPTION[variant]}")
+    load(f"fid-inception-{INCEPTION[variant]}")
     (fake, fake_other), (real, real_other) = (inception(variant)[side] for side in ("generated", "real"))
     name, against = f"fid/{variant}", f"{RESIZING[variant][0]}'s resizing, SciPy's sqrtm"
     on = "EDTalk and HDTF, 5 frames each"
@@ -533,7 +524,7 @@ def test_fid(parity: Parity, variant: str) -> None:
 
 
 def test_kid(parity: Parity) -> None:
-    extractor("fid-inception-tf1")
+    load("fid-inception-tf1")
     (fake, fake_other), (real, real_other) = (inception("torch-fidelity")[side] for side in ("generated", "real"))
     ours = metrics.metric("kid/torch-fidelity").compute([{"features": fake}], [{"features": real}])
 
@@ -565,7 +556,7 @@ def test_set_distances_of_torchmetrics(parity: Parity) -> None:
 @pytest.mark.parametrize(("variant", "count"), [("i3d-16f", 18), ("i3d-all-frames", 20)])
 def test_fvd(parity: Parity, variant: str, count: int) -> None:
     """OpenCV resizes, JAX runs the network, SciPy takes the root."""
-    network = extractor(variant)
+    network = load(variant)
     arrays = load_file(weights.path("i3d-kinetics-400", fetch=False))
     films = {
         "generated": ("generated/edtalk/demo_EDTalk_A.mp4", "generated/edtalk/demo_EDTalk_lip_pose_V.mp4"),
