@@ -13,8 +13,10 @@ from leaderboards.intervals import Difference
 COUNT = "n used/expected"  # heading of the last column
 ARROWS = {"higher": "↑", "lower": "↓", "closer-to-real": "→"}
 REAL = "ground-truth"  # the row that closer-to-real columns are compared with
+AWAY = "|Δ real|"  # heading of the column behind each of those
 NOTES = {
     "→": "→ the closer to ground truth, the better",
+    AWAY: f"{AWAY}: distance to the value of ground truth; the column before is ranked by it",
     "†": "† from fewer clips than the protocol has; the count stands beside it",
     "n/a": "n/a not defined for this row, or not evaluated",
     COUNT: f"{COUNT}: clips behind the fullest cell of the row; a cell that rests on fewer, or failed, says so itself",
@@ -96,10 +98,10 @@ def tidy(cells: Iterable[Cell]) -> str:
         reasons = "; ".join(f"{count}x {reason}" for reason, count in cell.reasons)
         truth = real.get((cell.metric, cell.group))
         ends = (cell.interval.low, cell.interval.high) if cell.interval else (None, None)
-        away = None if cell.value is None or truth is None else abs(cell.value - truth)
+        away = _distance(cell.value, truth)
         numbers = ["" if number is None else repr(number) for number in (cell.value, *ends)]
         what = [cell.method, cell.metric, str(cell.metric_version), cell.group or "all", *numbers]
-        what += [str(cell.people or ""), "" if away is None or math.isnan(away) else repr(away)]
+        what += [str(cell.people or ""), "" if away is None else repr(away)]
         lines.append([*what, status(cell), str(cell.n_used), str(cell.n_expected), reasons])
     return to_csv(lines)
 
@@ -132,21 +134,29 @@ def printed(
     remarks: Iterable[str] = (),
     style: Style | None = None,
 ) -> Grid:
-    """The table of a protocol: one line a row, one column a metric, then n used/expected; its signs are explained
-    and `remarks` listed below.
+    """The table of a protocol: one line a row, one column a metric, behind a closer-to-real one |Δ real|, then
+    n used/expected; its signs are explained and `remarks` listed below.
 
     A cell that rests on fewer clips than expected carries † and its own count; one without a value says why.
     The last column is the largest count among the row's cells: the clips that could be scored at all. The
     smallest would be 0 for a row of good numbers in which one metric is not defined.
     """
     found = {(cell.method, cell.metric): cell for cell in cells if cell.group is None}
-    across = [entries(column, [found.get((r.method, column.metric)) for r in rows], rows, style) for column in columns]
+    names: list[str] = []
+    across: list[list[Entry]] = []
+    for column, name in zip(columns, headed(columns), strict=True):
+        of = [found.get((row.method, column.metric)) for row in rows]
+        names.append(f"{name} {ARROWS[column.direction]}")
+        across.append(entries(column, of, rows, style))
+        if column.direction == "closer-to-real":
+            names.append(f"{name} {AWAY} {ARROWS['lower']}")
+            across.append(_away(column, of, rows))
     lines = []
     for row, members in zip(rows, zip(*across, strict=True) if across else [()] * len(rows), strict=True):
         counts = [(c.n_used, c.n_expected) for column in columns if (c := found.get((row.method, column.metric)))]
         used, expected = max(counts, default=(0, 0))
         lines.append(Line((Entry(row.title), *members, Entry(f"{used}/{expected}" if counts else "0"))))
-    headings = (Heading("Method", text=True), *map(Heading, headed(columns)), Heading(COUNT))
+    headings = (Heading("Method", text=True), *map(Heading, names), Heading(COUNT))
     notes = legend(headings, lines)
     if style and style.intervals:
         notes.append(INTERVALS)
@@ -154,10 +164,9 @@ def printed(
 
 
 def headed(columns: Sequence[Column]) -> list[str]:
-    """Label and arrow of each column; where two would read the same, the variant is added."""
+    """Label of each column; where two would read the same, the variant is added."""
     labels = [column.label for column in columns]
-    names = [f"{c.label} ({c.metric.partition('/')[2]})" if labels.count(c.label) > 1 else c.label for c in columns]
-    return [f"{name} {ARROWS[column.direction]}" for name, column in zip(names, columns, strict=True)]
+    return [f"{c.label} ({c.metric.partition('/')[2]})" if labels.count(c.label) > 1 else c.label for c in columns]
 
 
 def legend(headings: Iterable[Heading], lines: Iterable[Line]) -> list[str]:
@@ -172,8 +181,8 @@ def entries(
     """A column of numbers, ranked: `cells` in the order of `rows`.
 
     Best and second are told among rows of equal conditioning whose value rests on enough clips, as printed: what
-    reads the same shares its mark. A closer-to-real column ranks by the distance to the ground-truth row, and not
-    at all without one.
+    reads the same shares its mark. A closer-to-real column ranks by |Δ real| as printed, and not at all without a
+    ground-truth row.
     """
     style = style or Style()
     marks: list[Mark] = ["" for _ in rows]
@@ -210,7 +219,7 @@ def ranks(columns: Sequence[Column], cells: Iterable[Cell], rows: Sequence[Row],
 
 def _rivals(column: Column, cells: Sequence[Cell | None], rows: Sequence[Row], style: Style) -> list[dict[int, float]]:
     """For each conditioning what its ranked rows are ranked by, as printed: score by position, smaller is better."""
-    real = next((c.value for c, row in zip(cells, rows, strict=True) if c and row.method == REAL), None)
+    real = _real(cells, rows)
     return [
         {
             at: score
@@ -236,13 +245,34 @@ def _score(cell: Cell | None, column: Column, real: float | None, style: Style) 
     """What a value is ranked by, smaller is better; None for what is not ranked."""
     if cell is None or cell.value is None or cell.n_used < style.rank_from * cell.n_expected:
         return None
-    value = round(cell.value, column.digits)
     if column.direction == "closer-to-real":
-        if real is None:
-            return None
-        away = 0.0 if value == real else round(abs(value - round(real, column.digits)), column.digits)
-        return None if math.isnan(away) else away
+        away = _distance(cell.value, real)
+        return None if away is None else round(away, column.digits)
+    value = round(cell.value, column.digits)
     return value if column.direction == "lower" else -value
+
+
+def _real(cells: Sequence[Cell | None], rows: Sequence[Row]) -> float | None:
+    """The value of the ground-truth row."""
+    return next((c.value for c, row in zip(cells, rows, strict=True) if c and row.method == REAL), None)
+
+
+def _distance(value: float | None, real: float | None) -> float | None:
+    """|Δ real|; None where one of the two is missing. Infinities of one sign are alike."""
+    if value is None or real is None:
+        return None
+    return 0.0 if value == real else abs(value - real)
+
+
+def _away(column: Column, cells: Sequence[Cell | None], rows: Sequence[Row]) -> list[Entry]:
+    """|Δ real| of each row, to the digits of the column; without a mark, for the column before has it."""
+    real = _real(cells, rows)
+    found: list[Entry] = []
+    for cell in cells:
+        away = _distance(cell.value, real) if cell else None
+        partial = "†" if cell and cell.n_used < cell.n_expected else ""
+        found.append(Entry("n/a" if away is None else f"{away:.{column.digits}f}{column.unit}{partial}"))
+    return found
 
 
 def _text(cell: Cell | None, column: Column, style: Style) -> str:

@@ -177,6 +177,17 @@ def test_closer_to_real_ranks_by_the_distance_to_ground_truth() -> None:
     some = [Row("ground-truth", "Ground truth", ranked=False), *rows(*"abc")]
     assert marks(column, cells, some) == ["", "second", "best", "best"]
     assert marks(column, cells[1:], some[1:]) == ["", "", ""]
+    near = [cell("ground-truth", "m/x", 0.204), cell("a", "m/x", 0.214), cell("b", "m/x", 0.207, 3)]
+    table = tables.printed("t", near, [column], [*some[:2], Row("b", "b"), Row("c", "c")])
+    assert [(e.text, e.mark) for line in table.lines for e in line.entries[1:3]] == [
+        *(("0.20", ""), ("0.00", ""), ("0.21", ""), ("0.01", "")),
+        *(("0.21† (3/4)", ""), ("0.00†", ""), ("n/a", ""), ("n/a", "")),
+    ]
+    tidy = list(csv.DictReader(io.StringIO(tables.tidy(near))))
+    assert [f"{float(line['from_real']):.2f}" for line in tidy] == ["0.00", "0.01", "0.00"]
+    assert "X |Δ real| ↓" in grid.printed_csv(table)
+    assert r"X \|Δ real\| ↓" in grid.markdown(table)
+    assert r"X \textbar{}$\Delta$ real\textbar{} $\downarrow$" in grid.latex(table)
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=12), st.randoms())

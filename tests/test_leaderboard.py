@@ -169,9 +169,10 @@ def test_the_printed_table_shows_counts_reasons_and_no_blank() -> None:
     rows = [Row("m", "Mine"), Row("other", "Other")]
     printed = tables.printed("A | title", cells, COLUMNS, rows, ["why <b>not</b>"])
     table = printed.texts()
-    assert table[0] == ["Method", "PSNR ↑", "CSIM (one) ↑", "CSIM (two) →", "FID ↓", "n used/expected"]
-    assert table[1] == ["Mine", "30.13† (1/2)", "inf", "unavailable", "failed 0/2", "1/2"]
-    assert table[2] == ["Other", "n/a", "n/a", "n/a", "n/a", "0"]
+    heads = ("PSNR ↑", "CSIM (one) ↑", "CSIM (two) →", "CSIM (two) |Δ real| ↓", "FID ↓")
+    assert table[0] == ["Method", *heads, "n used/expected"]
+    assert table[1] == ["Mine", "30.13† (1/2)", "inf", "unavailable", "n/a", "failed 0/2", "1/2"]
+    assert table[2] == ["Other", "n/a", "n/a", "n/a", "n/a", "n/a", "0"]
     text = grid.markdown(printed)
     assert text.startswith("## A \\| title\n")
     assert "† from fewer clips" in text
