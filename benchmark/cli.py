@@ -426,12 +426,15 @@ device_option = click.option(
 @protocol_option
 @workers_option
 @click.option("--resume/--fresh", default=True, show_default=True, help="Keep the videos made before, or not.")
+@device_option
 @click.pass_obj
-def generate(workspace: Path, method_name: str, protocol_name: str, workers: int | None, resume: bool) -> None:
+def generate(
+    workspace: Path, method_name: str, protocol_name: str, workers: int | None, resume: bool, device: str
+) -> None:
     """Run a method over a protocol: one video a pair in WORKSPACE/generated/METHOD/PROTOCOL.
 
-    Only what is missing or changed is made (the clips, the method's options, the file that holds its generator; not
-    what that file imports: --fresh); exits with 1 if a video could not be made.
+    Only what is missing or changed is made (the clips, the method's options, weights and checkpoints, the code of its
+    generator; not what that imports: --fresh); exits with 1 if a video could not be made.
 
     \b
     Examples:
@@ -444,7 +447,8 @@ def generate(workspace: Path, method_name: str, protocol_name: str, workers: int
     from benchmark import generate as job
 
     asked, method = protocol.load(protocol_name, workspace), job.load_method(method_name, workspace)
-    made = job.generate(method, asked, workspace, workers=workers or engine.default_workers(), fresh=not resume)
+    workers = workers or engine.default_workers()
+    made = job.generate(method, asked, workspace, workers=workers, fresh=not resume, device=device)
     errors = Counter(one.error for one in made.values() if one.error)
     click.echo(f"{len(made) - errors.total()} of {len(made)} videos in {job.folder(method.name, asked, workspace)}")
     for reason, count in errors.most_common():
@@ -540,6 +544,13 @@ def evaluate(
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="With --layout: a user study, as CSV with participant, method, video, aspect, score.",
 )
+@click.option(
+    "--clusters",
+    "clustered",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="With --layout dice-talk-table-5: a row from what `bench clusters --out FILE` wrote. Repeatable.",
+)
 @click.pass_context
 def leaderboard(
     ctx: click.Context,
@@ -552,6 +563,7 @@ def leaderboard(
     listed: bool,
     published_only: bool,
     rated: Path | None,
+    clustered: tuple[str, ...],
 ) -> None:
     """Print the table of everything evaluated on a protocol, or a paper's table; write it as CSV, Markdown and LaTeX.
 
@@ -570,11 +582,13 @@ def leaderboard(
       bench leaderboard --layout eat-face-table-1 --published-only
       bench leaderboard --layout eat-face-table-1 --protocol demo
       bench leaderboard --layout dice-talk-table-3 --ratings study.csv
+      bench leaderboard --layout dice-talk-table-5 --clusters audio=audio.csv --clusters "video + audio=both.csv"
     """
     if ctx.invoked_subcommand:
         return
     from benchmark import protocol
     from benchmark.publish import publish, publish_layout
+    from leaderboards import clusterings
     from leaderboards.papers import LAYOUTS
     from leaderboards.tables import Style
 
@@ -582,16 +596,17 @@ def leaderboard(
     if listed:
         for name, of in LAYOUTS.items():
             filled = [*filter(None, of.groups.values()), *(["--ratings"] if of.scales else [])]
+            filled += ["--clusters"] if any(c.metric.startswith(clusterings.FAMILY) for c in of.columns) else []
             click.echo(f"{name:20}{of.paper}, {of.table:12}{', '.join(filled)}")
         return
-    if not layout and (published_only or rated):
-        raise BenchError(
-            f"{'--ratings' if rated else '--published-only'} needs --layout; `bench leaderboard --layouts`"
-        )
-    if published_only and (protocol_name or rated):
-        raise BenchError(f"--published-only shows nothing measured; drop {'--ratings' if rated else '--protocol'}")
-    if published_only and (intervals or common or others or rank_from != 1):
-        raise BenchError("--published-only shows nothing measured; drop --intervals, --common, --rank-from and --with")
+    of_layouts = {"--ratings": rated, "--clusters": clustered, "--published-only": published_only}
+    asked = [option for option, given in of_layouts.items() if given]
+    if asked and not layout:
+        raise BenchError(f"{asked[0]} needs --layout; `bench leaderboard --layouts`")
+    of_rows = {"--protocol": protocol_name, "--ratings": rated, "--clusters": clustered, "--intervals": intervals}
+    of_rows |= {"--common": common, "--with": others, "--rank-from": rank_from != 1}
+    if published_only and (drop := [option for option, given in of_rows.items() if given]):
+        raise BenchError(f"--published-only shows nothing measured; drop {', '.join(drop)}")
     if protocol_name and protocol_name.endswith(".toml"):
         protocol_name = protocol.load(protocol_name, workspace).name
     style = Style(rank_from, intervals)
@@ -602,6 +617,7 @@ def leaderboard(
             protocol=protocol_name,
             published_only=published_only,
             rated=rated,
+            clustered=clustered,
             others=others,
             common=common,
             style=style,
@@ -816,7 +832,8 @@ def clusters(embeddings: Path, normalise: bool, min_size: int, permutations: int
     \b
     Examples:
       bench clusters emotion-prior.parquet
-      bench clusters emotion-prior.parquet --normalise --out table5.csv
+      bench clusters emotion-prior.parquet --normalise --out audio.csv
+      bench leaderboard --layout dice-talk-table-5 --clusters audio=audio.csv
     """
     from benchmark import clusters as job
     from metrics import MetricError
@@ -824,7 +841,8 @@ def clusters(embeddings: Path, normalise: bool, min_size: int, permutations: int
     with one_line(MetricError):
         found = job.measure(embeddings, normalise=normalise, min_size=min_size, permutations=permutations, seed=seed)
     if out:
-        job.write(found, out)
+        options = {"normalise": normalise, "min_size": min_size, "permutations": permutations, "seed": seed}
+        job.write(found, out, embeddings, **options)
     click.echo(job.text(found))
 
 
@@ -920,6 +938,36 @@ def train_emotion_classifier(
         workers = workers or engine.default_workers()
         done = job.emotion_classifier(at, workspace, settings, device=device, workers=workers, resume=resume)
     click.echo(done.text())
+
+
+def _model_command(model: str, about: str, examples: str) -> None:
+    """Add `bench train MODEL`: the models share their options."""
+
+    @train_group.command(
+        model, help=f"{about}\n\n\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples.split("; "))
+    )
+    @click.option("--data", multiple=True, required=True, metavar="NAME", help="Prepared dataset; may be repeated.")
+    @click.option("--preset", default="", help="Size of the model.  [default: full]")
+    @click.option("--stage", default="all", show_default=True, help="One stage of the training, or all.")
+    @click.option("--ablation", default="", help="Leave a part of the method out, as the paper's ablation does.")
+    @click.option("--steps", type=click.IntRange(1), help="Optimiser steps a stage.  [default: the preset's]")
+    @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+    @click.option("--precision", type=click.Choice(["no", "fp16", "bf16"]), default="no", show_default=True)
+    @click.option("--resume/--fresh", default=True, show_default=True, help="Go on where it stopped, or train anew.")
+    @device_option
+    @click.pass_obj
+    def command(workspace: Path, /, data: tuple[str, ...], **chosen: Any) -> None:
+        from benchmark import training
+        from benchmark.prepare import find_manifest
+        from pipelines.manifest import ManifestError
+        from reference_models.fit import FitError
+
+        with one_line(ManifestError, FitError):
+            manifests = [find_manifest(workspace, name) for name in data]
+            done = training.train(model, manifests, workspace, training.Settings(**chosen))
+        for remark in done.remarks:
+            click.echo(remark)
+        click.echo(str(done.path))
 
 
 @bench.command()

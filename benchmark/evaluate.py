@@ -130,7 +130,7 @@ def method_entries(
     _refuse_floor(method.name)
     members = protocol.members(asked, workspace)
     _writable(asked, workspace)
-    made = generate.generate(method, asked, workspace, workers=settings.workers)
+    made = generate.generate(method, asked, workspace, workers=settings.workers, device=settings.device)
     folder = generate.folder(method.name, asked, workspace)
     entries = []
     for pair in members:

@@ -18,20 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmark import configs, engine, protocol, provenance
+from benchmark import configs, engine, footage, protocol, provenance, weights
 from benchmark.errors import BenchError, writable, writing
 from benchmark.protocol import Conditioning, Pair, Protocol
 from pipelines import media
 from pipelines.datasets import printable
-from reference_models.base import CHUNK, Generator, Request
+from reference_models.base import CHUNK, GenerationError, Generator, Request
 
 RECORD_VERSION = 1
 ENCODER = 2  # raise when pipelines.media.write_video writes otherwise: videos are then made again
 DAY = 86_400  # s
-
-
-class GeneratorError(Exception):
-    """A generator broke its contract; the message becomes the pair's error."""
+WORDS = ("title", "licence", "driven_by", "train", "instead")  # of a method; they change no video
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +41,10 @@ class Method:
     conditioning  "target-pose" methods may read the real frames; they are never scored with one-shot ones
     driven_by     what the method is told, as DICE-Talk's tables group methods; empty: not said
     licence       of the method's code and weights, shown by `bench methods list`
+    weights       arguments of the class that are files of pretrained networks: argument to name in the registry
+    checkpoints   arguments that are files trained here: argument to path under WORKSPACE/checkpoints
+    train         command that makes the checkpoints
+    instead       method that runs where those files are missing
     """
 
     name: str
@@ -55,6 +56,10 @@ class Method:
     conditioning: Conditioning = "one-shot"
     driven_by: Literal["", "audio", "audio + video", "audio + prompt"] = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    train: str = ""
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,23 @@ class Made:
     machine: str | None = None
     ram_mib: int | None = None
     gpu_mib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What all pairs of a run share. files: the paths of its weights and checkpoints by argument, as JSON."""
+
+    method: Method
+    files: str
+    device: str
+    source: Path
+    emotion_source: Path
+    to: Path
+
+    def generator(self) -> Generator:
+        """The method's generator, built once a process. Raises BenchError."""
+        options = json.dumps(self.method.options, sort_keys=True)
+        return _generator(self.method.generator, options, self.files, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +125,35 @@ def folder(method: str, asked: Protocol, workspace: Path) -> Path:
 
 
 def generate(
-    method: Method, asked: Protocol, workspace: Path, *, workers: int = 1, fresh: bool = False
+    method: Method, asked: Protocol, workspace: Path, *, workers: int = 1, fresh: bool = False, device: str = "cpu"
 ) -> dict[str, Made]:
     """Make what is missing or out of date (all of it with `fresh`), and return what became of every pair by id.
 
-    Out of date is a video made by another version of the file that holds the generator's class (what that file
-    imports is not looked at), with other options or from other clips.
+    Out of date is a video made by another version of the generator's code (the file that holds its class, and of a
+    model of reference_models all files of its folder; what those import is not looked at), with other options, other
+    weights or checkpoints, or from other clips.
     A pair that fails is recorded with its reason and tried again next time; the others go on.
 
-    Raises BenchError when the generator cannot be built, when its conditioning is not the protocol's, when the
-    dataset is not there, or when the videos cannot be written.
+    Raises BenchError when files that it needs are missing, when the generator cannot be built, when its conditioning
+    is not the protocol's, when the dataset is not there, or when the videos cannot be written.
     """
     if method.kind == "method" and method.conditioning != asked.conditioning:
         raise BenchError(
             f"{method.name} is {method.conditioning}, protocol {asked.name} is {asked.conditioning}: "
             "the two are never shown in one table"
         )
-    # Fails here, once, not in every worker.
-    generator = _generator(method.generator, json.dumps(method.options, sort_keys=True))
-    code = media.file_sha256(Path(inspect.getfile(type(generator))))
+    needed = files(method, workspace)
+    plan = _Plan(
+        method,
+        json.dumps({name: str(path) for name, path in needed.items()}),
+        device,
+        protocol.folder(asked, workspace),
+        protocol.emotion_folder(asked, workspace),
+        folder(method.name, asked, workspace),
+    )
+    generator = plan.generator()  # fails here, once, not in every worker
+    code = [media.file_sha256(path) for path in _code(type(generator))]
+    code += [media.file_sha256(path) for path in needed.values()]
     members = protocol.members(asked, workspace)
     to = folder(method.name, asked, workspace)
     writable(to)
@@ -136,7 +168,7 @@ def generate(
     for left in to.glob(".part-*"):  # of a killed run; another run may be at work here now
         if time.time() - left.stat().st_mtime > DAY:
             left.unlink(missing_ok=True)
-    make = partial(_make, method, protocol.folder(asked, workspace), to)
+    make = partial(_make, plan)
     progress = tqdm(total=len(members), initial=len(done), desc=f"generate {method.name}", unit="clip", disable=None)
     with progress:
         for outcome in engine.run(make, todo, workers=workers):
@@ -149,6 +181,31 @@ def generate(
             done[job.pair.pair_id] = made
             progress.update()
     return done
+
+
+def files(method: Method, workspace: Path) -> dict[str, Path]:
+    """The weights and checkpoints that the method's class takes, by argument. Raises BenchError that names all that are
+    missing, how each is had, and the method that runs without them."""
+    found, missing = {}, []
+    for argument, name in method.weights.items():
+        try:
+            found[argument] = weights.path(name, fetch=False)
+        except weights.WeightsUnavailable as error:
+            missing.append(f"{name} (`{error.command}`)")
+    for argument, name in method.checkpoints.items():
+        found[argument] = workspace / "checkpoints" / name
+        if not found[argument].is_file():
+            missing.append(f"{found[argument]}" + (f" (`{method.train}`)" if method.train else ""))
+    if missing:
+        instead = f"; {method.instead} runs without them" if method.instead else ""
+        raise BenchError(f"{method.name}: {len(missing)} files are missing: {', '.join(missing)}{instead}")
+    return found
+
+
+def _code(generator: type) -> list[Path]:
+    path = Path(inspect.getfile(generator))
+    model = path.parent.parent.name == "reference_models" and (path.parent / "__init__.py").exists()
+    return sorted(path.parent.glob("*.py")) if model else [path]
 
 
 def cost(made: Iterable[Made]) -> dict[str, Any] | None:
@@ -186,11 +243,11 @@ def donors(members: Sequence[Pair], seed: int) -> dict[str, Pair]:
     return {members[a].pair_id: members[b] for a, b in zip(order, np.roll(order, -best), strict=True)}
 
 
-def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: str) -> Iterator[_Job]:
+def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: Sequence[str]) -> Iterator[_Job]:
     given = {pair.pair_id: pair for pair in members}
     if method.audio == "shuffled":
         given = donors(members, asked.seed)
-    contents = {k: v for k, v in asdict(method).items() if k not in ("title", "licence", "driven_by")}
+    contents = {k: v for k, v in asdict(method).items() if k not in WORDS}
     for pair in members:
         donor, target = given[pair.pair_id], pair.target
         seed = protocol.seeded(asked.seed, pair.pair_id) % 2**31
@@ -199,6 +256,7 @@ def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: str) -
             "audio": donor.target.audio_sha256,
             "target": target.sha256,
             "emotion": [pair.prompt, target.intensity],
+            "emotion_video": pair.emotion_video.sha256 if pair.emotion_video else None,
             "frames": [target.num_frames, target.fps],
             "seed": seed,
         }
@@ -216,24 +274,29 @@ def _recorded(to: Path, job: _Job) -> Made | None:
 
 
 @lru_cache(maxsize=1)
-def _generator(spec: str, options: str) -> Generator:
+def _generator(spec: str, options: str, paths: str, device: str) -> Generator:
     module, _, name = spec.partition(":")
+    arguments = {**json.loads(options), **{key: Path(path) for key, path in json.loads(paths).items()}}
     try:
-        made: Generator = getattr(importlib.import_module(module), name)(**json.loads(options))
+        cls = getattr(importlib.import_module(module), name)
+        if "device" in inspect.signature(cls).parameters:
+            arguments["device"] = device
+        made: Generator = cls(**arguments)
+    except GenerationError as error:
+        raise BenchError(str(error)) from error
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise BenchError(f"generator {spec!r} cannot be built: {_line(error)}") from error
     return made
 
 
-def _make(method: Method, source: Path, to: Path, job: _Job) -> Made:
+def _make(plan: _Plan, job: _Job) -> Made:
     """Generate, encode and record one pair; runs in a worker. Raises OSError where `to` cannot be written."""
-    pair, started = job.pair, time.perf_counter()
+    pair, to, started = job.pair, plan.to, time.perf_counter()
     video = to / f"{pair.pair_id}.mp4"
     made = Made(pair.pair_id, job.key, None, 0.0, None)
     try:
-        request = _request(method, source, job)
-        generator = _generator(method.generator, json.dumps(method.options, sort_keys=True))
-        frames = checked(generator.generate(request), request.num_frames)
+        request = _request(plan, job)
+        frames = checked(plan.generator().generate(request), request.num_frames)
         media.write_video(video, frames, request.fps, audio=request.audio, sample_rate=request.sample_rate)
         made = replace(made, sha256=media.file_sha256(video))
     except Exception as error:  # somebody's generator may raise anything: a row with the reason
@@ -247,8 +310,9 @@ def _make(method: Method, source: Path, to: Path, job: _Job) -> Made:
     return made
 
 
-def _request(method: Method, source: Path, job: _Job) -> Request:
-    target, reference = job.pair.target, job.pair.reference
+def _request(plan: _Plan, job: _Job) -> Request:
+    method, source = plan.method, plan.source
+    target, reference, shown = job.pair.target, job.pair.reference, job.pair.emotion_video
     assert reference is not None, "pairs without reference are never generated"
     whole = cache(partial(protocol.intact, dataset=source.name))
     donor = job.donor.target
@@ -256,12 +320,19 @@ def _request(method: Method, source: Path, job: _Job) -> Request:
     if method.audio == "shuffled":
         audio = np.resize(audio, round(target.num_frames * target.sample_rate / target.fps))
 
-    def target_frames() -> Iterator[NDArray[np.uint8]]:
+    def allowed() -> None:
         if target.still:
-            raise GeneratorError("there is no real video of a still portrait")
+            raise GenerationError("there is no real video of a still portrait")
         if method.kind == "method" and method.conditioning == "one-shot":
-            raise GeneratorError("a one-shot method asked for the real frames; state conditioning = 'target-pose'")
+            raise GenerationError("a one-shot method asked for the real frames; state conditioning = 'target-pose'")
+
+    def target_frames() -> Iterator[NDArray[np.uint8]]:
+        allowed()
         return media.read_frames(whole(source / target.video, target.sha256), target.fps)
+
+    def target_points() -> NDArray[np.float32]:
+        allowed()
+        return footage.points(target, source)
 
     return Request(
         reference=protocol.first_frame(whole(source / reference.video, reference.sha256)),
@@ -273,30 +344,33 @@ def _request(method: Method, source: Path, job: _Job) -> Request:
         fps=target.fps,
         seed=job.seed,
         target_frames=target_frames,
+        points=lambda: footage.points(reference, source)[0],
+        target_points=target_points,
+        emotion_video=footage.footage(shown, plan.emotion_source) if shown and not shown.still else None,
     )
 
 
 def checked(chunks: Iterable[NDArray[np.uint8]], num_frames: int) -> Iterator[NDArray[np.uint8]]:
     """The frames of a generator's chunks one by one, held to the contract of reference_models.base.
 
-    Raises GeneratorError on another type, dtype or shape, odd or changing sides, or another number of frames.
+    Raises GenerationError on another type, dtype or shape, odd or changing sides, or another number of frames.
     """
     count, size = 0, None
     for chunk in chunks:
         if not isinstance(chunk, np.ndarray) or chunk.dtype != np.uint8:
             kind = chunk.dtype if isinstance(chunk, np.ndarray) else type(chunk).__name__
-            raise GeneratorError(f"yielded {kind}; expected uint8 RGB, 0-255")
+            raise GenerationError(f"yielded {kind}; expected uint8 RGB, 0-255")
         if chunk.ndim != 4 or chunk.shape[3] != 3 or not 1 <= len(chunk) <= CHUNK:
-            raise GeneratorError(f"yielded shape {chunk.shape}; expected (t, H, W, 3) with t from 1 to {CHUNK}")
+            raise GenerationError(f"yielded shape {chunk.shape}; expected (t, H, W, 3) with t from 1 to {CHUNK}")
         size = size or chunk.shape[1:3]
         if chunk.shape[1:3] != size or size[0] % 2 or size[1] % 2:
-            raise GeneratorError(f"frames of {chunk.shape[1:3]}; expected even sides that stay at {size}")
+            raise GenerationError(f"frames of {chunk.shape[1:3]}; expected even sides that stay at {size}")
         count += len(chunk)
         if count > num_frames:
-            raise GeneratorError(f"yielded {count} frames or more; {num_frames} were asked for")
+            raise GenerationError(f"yielded {count} frames or more; {num_frames} were asked for")
         yield from chunk
     if count < num_frames:
-        raise GeneratorError(f"yielded {count} frames; {num_frames} were asked for")
+        raise GenerationError(f"yielded {count} frames; {num_frames} were asked for")
 
 
 def _line(error: BaseException) -> str:
@@ -304,6 +378,6 @@ def _line(error: BaseException) -> str:
     if isinstance(error, media.MediaError):  # "PATH: reason"; rows must not depend on where a workspace lies
         path, _, reason = text.partition(": ")
         return f"{Path(path).name}: {reason}"
-    if isinstance(error, GeneratorError | BenchError):
+    if isinstance(error, GenerationError | BenchError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

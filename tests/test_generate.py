@@ -275,7 +275,7 @@ def chunk(*shape: int, dtype: type = np.uint8) -> np.ndarray:
     ],
 )
 def test_the_contract_of_a_generator_is_held(chunks: list, message: str) -> None:
-    with pytest.raises(generate.GeneratorError, match=message):
+    with pytest.raises(generate.GenerationError, match=message):
         list(generate.checked(chunks, 4))
 
 

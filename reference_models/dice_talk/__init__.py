@@ -1,0 +1,1 @@
+"""DICE-Talk (Ours-V, Ours-P)."""

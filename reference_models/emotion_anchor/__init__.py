@@ -1,0 +1,1 @@
+"""The emotion-anchor autoregressive transformer."""

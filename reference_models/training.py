@@ -1,0 +1,115 @@
+"""What `bench train` asks of a reference model, the same for all of them.
+
+A model's training module (`reference_models.<model>.training`) has
+  PRESETS   names of its configurations, the first is the default
+  STAGES    names of its stages in their order
+  ABLATIONS names of its switches, each a row of the paper's ablation
+  WEIGHTS   by preset, the pretrained networks that a training starts from, as the registry calls them
+  train     train(task) -> Trained
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from reference_models.base import Footage, GenerationError
+
+
+class TrainingError(Exception):
+    """A training that cannot start: one line, what was found and expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A training that was asked for.
+
+    clips     by split ("train", "val", "test")
+    folder    of this model, preset and ablation: checkpoints go to `folder`/<stage>, the finished model beside them
+    cache     folder for what is computed once a clip; shared by all models and runs
+    weights   files of the pretrained networks of WEIGHTS that are on this machine, by name
+    steps     optimiser steps of each stage; None: the preset's
+    options   further fields of the preset to replace, by name
+    """
+
+    preset: str
+    stages: tuple[str, ...]
+    clips: Mapping[str, Sequence[Footage]]
+    folder: Path
+    cache: Path
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    ablation: str = ""
+    steps: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "no"
+    resume: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The finished model's file, and what a person should be told: losses, what was left out, how long."""
+
+    path: Path
+    remarks: list[str]
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write a finished model with its configuration in the header, whole or not at all; equal input, equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(whole, partial, {"config": json.dumps(config, sort_keys=True)})
+    partial.replace(path)
+
+
+def load(path: Path, model: str, preset: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of a file that save() wrote, of that `model` and `preset`, as config names them.
+
+    Raises GenerationError for a damaged file, or one of another model or preset.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = json.loads((file.metadata() or {})["config"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        found = (config["model"], config["preset"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise GenerationError(f"{path.name}: no checkpoint of {model}, or damaged ({reason}); train it anew") from error
+    if found != (model, preset):
+        raise GenerationError(
+            f"{path.name}: is of {found[0]}, preset {found[1]}; expected {model}, preset {preset}: "
+            "give the checkpoint of that preset, or train it"
+        )
+    return tensors, config
+
+
+def cached(folder: Path, clip: Footage, kind: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """An array that is computed once a clip and then mapped from the disk. `kind` names everything beside the clip
+    that determines it (size, network, version)."""
+    name = hashlib.sha256(f"{clip.key} {kind}".encode()).hexdigest()[:32]
+    path = folder / f"{name}.npy"
+    if not path.exists():
+        made = make()
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{name}.{os.getpid()}.partial"
+        with partial.open("wb") as file:
+            np.save(file, made, allow_pickle=False)
+        partial.replace(path)
+    try:
+        read: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TrainingError(f"{path}: damaged; remove it, and the same command computes it again") from error
+    return read
