@@ -597,13 +597,18 @@ def leaderboard(
         for name, of in LAYOUTS.items():
             filled = [*filter(None, of.groups.values()), *(["--ratings"] if of.scales else [])]
             filled += ["--clusters"] if any(c.metric.startswith(clusterings.FAMILY) for c in of.columns) else []
-            click.echo(f"{name:20}{of.paper}, {of.table:12}{', '.join(filled)}")
+            click.echo(f"{name:20}{f'{of.paper}, {of.table}':22}{', '.join(filled)}")
         return
     of_layouts = {"--ratings": rated, "--clusters": clustered, "--published-only": published_only}
     asked = [option for option, given in of_layouts.items() if given]
     if asked and not layout:
         raise BenchError(f"{asked[0]} needs --layout; `bench leaderboard --layouts`")
-    of_rows = {"--protocol": protocol_name, "--ratings": rated, "--clusters": clustered, "--intervals": intervals}
+    of_rows: dict[str, object] = {
+        "--protocol": protocol_name,
+        "--ratings": rated,
+        "--clusters": clustered,
+        "--intervals": intervals,
+    }
     of_rows |= {"--common": common, "--with": others, "--rank-from": rank_from != 1}
     if published_only and (drop := [option for option, given in of_rows.items() if given]):
         raise BenchError(f"--published-only shows nothing measured; drop {', '.join(drop)}")

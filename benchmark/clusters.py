@@ -1,12 +1,17 @@
-"""What `bench clusters` does: the clustering strength of an embedding table in both forms, as text and as CSV."""
+"""What `bench clusters` does: the clustering strength of an embedding table in both forms, as text and as CSV; and the
+reports of several tables, as `bench leaderboard --layout dice-talk-table-5 --clusters` takes them."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from benchmark.errors import writing
+from benchmark.errors import BenchError, writing
+from leaderboards import clusterings
+from leaderboards.clusterings import Report
+from leaderboards.results import ResultError
 from metrics import clusters
 from metrics.clusters import Form, Strength
 
@@ -32,12 +37,37 @@ def text(found: dict[Form, list[Strength]]) -> str:
     return "\n".join([head, *lines])
 
 
-def write(found: dict[Form, list[Strength]], path: Path) -> None:
-    """The same in full precision. Raises BenchError where it cannot be written."""
-    from pipelines.media import atomic_path
+def write(found: dict[Form, list[Strength]], path: Path, embeddings: Path, **options: object) -> None:
+    """The same in full precision, with how it was measured (the options of `measure`) and of which table: the columns
+    of leaderboards.clusterings. Raises BenchError where it cannot be written."""
+    from pipelines.media import atomic_path, file_sha256
 
+    made = {**options, "embeddings_sha256": file_sha256(embeddings)}
     columns = ["form", *(field.name for field in fields(Strength))]
     with writing(path.parent), atomic_path(path) as temporary, temporary.open("w", newline="") as out:
         table = csv.writer(out, lineterminator="\n")
-        table.writerow(["strength" if name == "value" else name for name in columns])
-        table.writerows([form, *asdict(row).values()] for form, rows in found.items() for row in rows)
+        table.writerow([*("strength" if name == "value" else name for name in columns), *made])
+        table.writerows([form, *asdict(row).values(), *made.values()] for form, rows in found.items() for row in rows)
+
+
+def reports(given: Sequence[str]) -> list[Report]:
+    """Reports given as "name=file", under the names that a table shows.
+
+    Raises BenchError for a text that is not so, a name given twice, a file that is no report, and for reports that were
+    measured with different options.
+    """
+    found: dict[str, Report] = {}
+    for words in given:
+        name, equals, file = words.partition("=")
+        if not (name.strip() and equals and file):
+            raise BenchError(f'--clusters {words!r}; expected NAME=FILE.csv, as "audio=audio.csv"')
+        if name in found:
+            raise BenchError(f"--clusters names {name!r} twice")
+        try:
+            found[name] = clusterings.read(Path(file), name)
+        except ResultError as error:
+            raise BenchError(str(error)) from None
+        if field := clusterings.differing(found.values()):
+            first = next(iter(found))
+            raise BenchError(f"--clusters {first} and {name} were measured with different {field}; measure one again")
+    return list(found.values())

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark import configs, submission
+from benchmark import clusters, configs, submission
 from benchmark.errors import BenchError, writable, writing
 from benchmark.submission import Submitted
-from leaderboards import aggregate, grid, intervals, layouts, published, ratings, tables
+from leaderboards import aggregate, clusterings, grid, intervals, layouts, published, ratings, tables
 from leaderboards.aggregate import Cell, Halves
 from leaderboards.grid import Grid
 from leaderboards.intervals import Difference
@@ -26,6 +26,9 @@ from pipelines.media import atomic_path
 ORDER = ("real-halves", "ground-truth")  # then the baselines, then the methods, each by name
 SELF = " [emotion video = target: a video prior sees the ground truth]"
 COMMON = " [clips that every method has]"
+CLUSTERED = (
+    "strengths are by centroids; clusters.csv has the pairwise form, the nulls and the digests of the embeddings"
+)
 KEPT = ("digest", "title", "columns", "metrics")  # of a protocol, without changing a number
 AGREE = 1e-5  # between two labs' values of the same videos
 MOST_REASONS = 5  # a method, in the Markdown; all of them stand in tidy.csv
@@ -169,6 +172,7 @@ def publish_layout(
     protocol: str | None = None,
     published_only: bool = False,
     rated: Path | None = None,
+    clustered: Sequence[str] = (),
     others: Sequence[Path] = (),
     common: bool = False,
     style: Style | None = None,
@@ -179,16 +183,22 @@ def publish_layout(
                     left out
     published_only  whether only the paper's rows are shown
     rated           CSV file of a user study, for the columns that one fills
+    clustered       "name=file", reports of `bench clusters --out` (see leaderboards.clusterings): a row each, by
+                    centroids; clusters.csv has both forms, their nulls and the digests of the embeddings
     others, common, style   as for `publish`; results from elsewhere fill the groups of their protocol
 
-    Raises BenchError on an unknown layout, on ratings that cannot be read or that the layout has no column for, on a
-    `protocol` without results for any column, and as `publish`.
+    Raises BenchError on an unknown layout, on ratings and reports that cannot be read or that the layout has no column
+    for, on a `protocol` without results for any column, and as `publish`.
     """
     if name not in LAYOUTS:
         raise BenchError(f"no layout is named {name!r}; {configs.nearest(name, sorted(LAYOUTS))}")
     layout = LAYOUTS[name]
     if rated and not layout.scales:
         raise BenchError(f"--ratings {rated}: no column of {name} is filled by a user study")
+    of_clusters = any(column.metric.startswith(clusterings.FAMILY) for column in layout.columns)
+    if clustered and not of_clusters:
+        raise BenchError(f"--clusters {clustered[0]}: no column of {name} is filled by clustering strength")
+    reports = clusters.reports(clustered)
     values = published.load()
     founds: dict[str, _Results] = {}
     remarks: list[str] = []
@@ -198,12 +208,20 @@ def publish_layout(
         if protocol:
             layout, values, to = layouts.over(layout, protocol, protocol), [], to.with_name(f"{name}-{protocol}")
         founds = {group: _results(of, workspace, _of_protocol(of, others)) for group, of in layout.groups.items() if of}
-        measured, remarks = _measured(layout, founds, rated, common)
+        measured, remarks = _measured(layout, founds, common)
         wanted = {column.metric for column in layout.columns}
+        if rated:
+            measured = _joined(layout, measured, _ratings(rated, layout), [])
+        if reports:
+            nulls = [clusterings.null(report, sorted(wanted)) for report in reports]
+            cells = [cell for report in reports for cell in clusterings.cells(report)]
+            measured = _joined(layout, measured, cells, [*nulls, CLUSTERED])
         if protocol and not any(cell.metric in wanted for found in measured.values() for cell in found.cells):
             raise BenchError(f"no results of {protocol} for any column of {name} to show; {_how(protocol)}")
     table = layouts.fill(layout, values, measured, style)
     beside = {"provenance.csv": _provenance([found for found in founds.values() if found.rows])}
+    if of_clusters:
+        beside["clusters.csv"] = clusterings.joined(reports)
     return _written(table, layouts.tidy(layout, values, measured), to, remarks, beside)
 
 
@@ -213,10 +231,8 @@ def _of_protocol(protocol: str, folders: Sequence[Path]) -> list[Path]:
     return [folder for folder, protocols in read.items() if protocol in protocols or not protocols]
 
 
-def _measured(
-    layout: Layout, founds: Mapping[str, _Results], rated: Path | None, common: bool
-) -> tuple[dict[str, Measured], list[str]]:
-    """What was measured in each group of a layout's clips; a study's scores stand in the first."""
+def _measured(layout: Layout, founds: Mapping[str, _Results], common: bool) -> tuple[dict[str, Measured], list[str]]:
+    """What was measured in each group of a layout's clips, and what a person should be told."""
     measured: dict[str, Measured] = {}
     remarks: list[str] = []
     for group, found in founds.items():
@@ -227,21 +243,30 @@ def _measured(
         notes = [f"{group or layout.groups[group]}:{sign}" for sign in _signs(found, common)]
         of = replace(found, rows=aggregate.common(found.rows)) if common else found
         measured[group] = Measured(of.cells(), of.lines, notes)
-    if rated:
-        try:
-            scores = ratings.read(rated, layout.scales)
-        except ResultError as error:
-            raise BenchError(str(error)) from None
-        group = next(iter(layout.groups))
-        before = measured.get(group, Measured((), ()))
-        known = {row.method for row in before.rows}
-        # Of a method that was only rated nothing else is known: it is ranked with the others where they are alike.
-        conditioning = {row.conditioning for row in before.rows if row.ranked}
-        alike = conditioning.pop() if len(conditioning) == 1 else ""
-        names = dict.fromkeys(cell.method for cell in scores if cell.method not in known)
-        new = [Row(method, method, conditioning=alike) for method in names]
-        measured[group] = Measured([*before.cells, *scores], [*before.rows, *new], before.notes)
     return measured, remarks
+
+
+def _ratings(path: Path, layout: Layout) -> list[Cell]:
+    try:
+        return ratings.read(path, layout.scales)
+    except ResultError as error:
+        raise BenchError(str(error)) from None
+
+
+def _joined(
+    layout: Layout, measured: Mapping[str, Measured], cells: Sequence[Cell], notes: Sequence[str]
+) -> dict[str, Measured]:
+    """What was measured, with cells of a study or of an embedding in the first group of the layout."""
+    group = next(iter(layout.groups))
+    before = measured.get(group, Measured((), ()))
+    known = {row.method for row in before.rows}
+    # Of a method that was only rated nothing else is known: it is ranked with the others where they are alike.
+    conditioning = {row.conditioning for row in before.rows if row.ranked}
+    alike = conditioning.pop() if len(conditioning) == 1 else ""
+    names = dict.fromkeys(cell.method for cell in cells if cell.method not in known)
+    new = [Row(method, method, conditioning=alike) for method in names]
+    joined = Measured([*before.cells, *cells], [*before.rows, *new], [*before.notes, *notes])
+    return {**measured, group: joined}
 
 
 def _signs(found: _Results, common: bool) -> list[str]:

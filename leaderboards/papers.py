@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leaderboards.clusterings import FAMILY
 from leaderboards.layouts import Layout
 from leaderboards.published import DICE_TALK, EAT_FACE
 from leaderboards.tables import Column
@@ -109,8 +110,11 @@ _ALL = (
         "Comparison of clustering strength on different emotions. "
         "The higher value means the better clustering effects.",
         "Input",
-        tuple(Column("", emotion, "higher", 2) for emotion in ("angry", "contempt", "disgusted", "happy")),
-        {},
+        tuple(
+            Column(f"{FAMILY}-{emotion}/centroid", emotion, "higher", 2)
+            for emotion in ("angry", "contempt", "disgusted", "happy")
+        ),
+        {"": ""},
         arrows=False,
     ),
     Layout(

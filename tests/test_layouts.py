@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -30,8 +32,10 @@ from leaderboards.layouts import Measured
 from leaderboards.papers import LAYOUTS
 from leaderboards.results import Result, ResultError
 from leaderboards.tables import Column, Row, Style
-from metrics import base
+from metrics import base, clusters
 from metrics.base import Replicates
+from metrics.clusters import FORMS, strengths
+from pipelines.manifest import EMOTIONS
 
 VALUES = published.load()
 HOSTILE = [
@@ -70,6 +74,8 @@ def test_every_layout_is_filled_by_metrics_and_protocols_that_exist() -> None:
         for column in layout.columns:
             if column.metric.startswith("rating/"):
                 assert column.metric.removeprefix("rating/") in layout.scales
+            elif column.metric.startswith("cluster-strength-"):
+                assert re.fullmatch(rf"cluster-strength-({'|'.join(EMOTIONS)})/({'|'.join(FORMS)})", column.metric)
             elif column.direction != "text" and column.metric:
                 metric = base.metric(column.metric)
                 assert metric.direction == column.direction
@@ -337,6 +343,86 @@ def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ResultError, match="not a readable CSV file"):
         ratings.read(path, {"Emo.": (1, 10)})
+
+
+CLUSTERED = "form,emotion,identities,vectors,strength,null_mean,null_low,null_high,p,normalise,min_size,"
+CLUSTERED += "permutations,seed,embeddings_sha256\n"
+
+
+def clustered(path: Path, *lines: str, normalise: bool = False) -> Path:
+    made = f",{normalise},2,100,0,abc\n"
+    path.write_text(CLUSTERED + "".join(line + made for line in lines), encoding="utf-8")
+    return path
+
+
+def test_clustering_strengths_stand_beside_the_published_ones(tmp_path: Path) -> None:
+    """From an embedding table, by the two commands that a user runs; the numbers are those of the library."""
+
+    def run(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(bench, ["--workspace", str(tmp_path), *words])
+        return done.exit_code, done.output + (str(done.exception) if done.exception else "")
+
+    rng, given, expected = np.random.default_rng(1), [], {}
+    for at, name in enumerate(("audio", "video + audio")):
+        words = [emotion for emotion in ("angry", "contempt", "disgusted", "sad") for _ in range(4)]
+        vectors = rng.normal(size=(16, 3)) + np.repeat(np.arange(4), 4)[:, None] * (at + 1)
+        columns = {"identity": ["A"] * 16, "emotion": words, "embedding": list(vectors)}
+        pq.write_table(pa.table(columns), tmp_path / "e.parquet")
+        expected[name] = strengths(clusters.read(tmp_path / "e.parquet"), "centroid", normalise=False)
+        code, text = run(
+            "clusters", str(tmp_path / "e.parquet"), "--permutations", "9", "--out", f"{tmp_path}/{at}.csv"
+        )
+        assert code == 0, text
+        given += ["--clusters", f"{name}={tmp_path}/{at}.csv"]
+    code, text = run("leaderboard", "--layout", "dice-talk-table-5", *given)
+    assert code == 0, text
+    assert "| *video + audio* | *6.57* | *5.64* | *7.63* | *8.38* |" in text
+    both = expected["video + audio"]
+    best, other = (float(f"{one['angry']:.2f}") for one in (both, expected["audio"]))
+    assert best > other
+    assert (
+        f"| video + audio | **{best:.2f}** | **{both['contempt']:.2f}** | **{both['disgusted']:.2f}** | n/a |" in text
+    )
+    assert "audio, 95 % of shuffled emotions: angry" in text
+    folder = tmp_path / "tables" / "dice-talk-table-5"
+    behind = list(csv.DictReader((folder / "clusters.csv").open(encoding="utf-8")))
+    assert len(behind) == 2 * 2 * 5
+    assert len({line["embeddings_sha256"] for line in behind}) == 2
+    code, _ = run("leaderboard", "--layout", "dice-talk-table-5")
+    assert (folder / "clusters.csv").read_text(encoding="utf-8") == f"name,{CLUSTERED}"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["one.csv"], "--clusters 'one.csv'; expected NAME=FILE.csv"),
+        (["a=one.csv", "a=one.csv"], "--clusters names 'a' twice"),
+        (["a=none.csv"], "none.csv: not a readable CSV file"),
+        (["a=study.csv"], "no column form, emotion"),
+        (["a=twice.csv"], "line 3: centroid angry stands there twice"),
+        (["a=nan.csv"], "line 2: strength 'nan'; expected a number from 0 on"),
+        (["a=none-seen.csv"], "line 2: form, emotion, identities or vectors is missing, or no count"),
+        (["a=empty.csv"], "empty.csv: no strengths"),
+        (["a=one.csv", "b=scaled.csv"], "a and b were measured with different normalise"),
+    ],
+)
+def test_a_report_of_clusters_that_cannot_be_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "centroid,angry,1,4,1.5,1,0.9,1.1,0.01"
+    clustered(Path("one.csv"), line)
+    clustered(Path("scaled.csv"), line, normalise=True)
+    clustered(Path("twice.csv"), line, line)
+    clustered(Path("nan.csv"), line.replace("1.5", "nan"))
+    clustered(Path("none-seen.csv"), line.replace(",4,", ",,"))
+    clustered(Path("empty.csv"))
+    study(tmp_path)
+    with pytest.raises(BenchError, match=re.escape(message)) as raised:
+        publish_layout("dice-talk-table-5", tmp_path, clustered=given)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(BenchError, match="no column of dice-talk-table-1 is filled by clustering strength"):
+        publish_layout("dice-talk-table-1", tmp_path, clustered=["a=one.csv"])
 
 
 METRIC = {"fid/torch-fidelity": {"label": "FID", "direction": "lower", "digits": 2, "version": 1}}
