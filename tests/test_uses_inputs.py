@@ -1,4 +1,4 @@
-"""Every generator of the suite uses its inputs, and one that was trained on shuffled conditions does not pass for it."""
+"""Every generator of the suite uses its inputs; one that was trained on shuffled conditions does not pass."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ import pytest
 import uses_inputs
 from uses_inputs import ask, study
 
-from benchmark import demo, engine, prepare
-from pipelines.datasets import demo as dataset
-
 
 @pytest.fixture(scope="session")
 def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("inputs")
-    raw, workers = workspace / "raw" / "demo", engine.default_workers()
-    demo.render(raw, workers)
-    to = prepare.data_folder(workspace, "demo")
-    prepare.prepare("demo", raw, to, split=dataset.split, workers=workers)
+    uses_inputs.prepare_demo(workspace)
     return workspace
 
 

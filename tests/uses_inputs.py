@@ -1,4 +1,5 @@
-"""Does a generator use what it is given? Four questions, asked of one trained model on held-out demo clips.
+"""Does a generator use what it is given? Four questions, asked of one trained model on held-out demo clips: people and
+sentences that no training has seen.
 
 audio     Same person and emotion, the sounds of two sentences a and b. With mouth tracks of what was generated (g) and
           of the real clips (r): gain = mean of [r(ga, ra) + r(gb, rb) - r(ga, rb) - r(gb, ra)] / 2 over the pairs of
@@ -12,6 +13,7 @@ lips      PSNR inside the mouth's box against the real clip, less that of the he
 
 A control trained on shuffled conditions (every clip with the sound and emotion of another) must not pass.
 
+    python tests/uses_inputs.py WORKSPACE --prepare     renders and prepares the demo with the held-out sentences
     python tests/uses_inputs.py WORKSPACE METHOD...     prints one line of figures each (METHOD real: the real clips)
     python tests/uses_inputs.py WORKSPACE --train METHOD...     trains and measures with three seeds, and the controls;
                                                         goes on where it stopped; WORKSPACE/uses-inputs.jsonl
@@ -34,12 +36,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import metrics
-from benchmark import footage, generate, training, weights
+from benchmark import demo, engine, footage, generate, prepare, training, weights
 from metrics.avsync import mouth_opening
 from metrics.base import ClipViews, MetricError
 from pipelines import crop, faces
+from pipelines.datasets import demo as dataset
 from reference_models.base import FPS, SAMPLE_RATE, Footage, Generator, Request
 
+HELD_OUT = (4, 5, 6)  # sentences of the test people alone
 FRAMES = 40  # of each generated video: 1.6 s
 EMOTIONS = ("angry", "happy", "neutral", "sad", "surprised")
 RIGID = (33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 1, 2, 98, 327, 127, 356, 234, 454)  # eyes, nose, temples
@@ -93,6 +97,21 @@ class Answers:
         return self.csim_change <= MOST_CSIM_CHANGE
 
 
+def prepare_demo(workspace: Path) -> None:
+    """The demo dataset, and the held-out sentences of the test people, below WORKSPACE."""
+    raw, workers = workspace / "raw" / "demo", engine.default_workers()
+    demo.render(raw, workers)
+    people = [name for name, split in dataset.splits().items() if split == "test"]
+    for job in dataset.jobs(raw, identities=people, sentences=HELD_OUT, levels=dataset.SUBSET_LEVELS):
+        dataset.render_clip(job)
+    prepare.prepare("demo", raw, prepare.data_folder(workspace, "demo"), split=dataset.split, workers=workers)
+
+
+def held_out(clips: dict[str, list[Footage]]) -> list[Footage]:
+    words = [dataset.sentence(number) for number in HELD_OUT]
+    return [clip for clip in clips["test"] if clip.sentence in words]
+
+
 def study(method: str, workspace: Path, seeds: tuple[int, ...] = SEEDS) -> Iterator[tuple[int, bool, Answers]]:
     """Train with each seed, on true and on shuffled conditions, and ask; (seed, shuffled, answers) as they come. Each
     training has a workspace of its own below WORKSPACE, in which it goes on after a kill."""
@@ -135,10 +154,11 @@ def ask(method_name: str, workspace: Path, seed: int = 0) -> Answers:
     generator = load(method_name, workspace)
     clips = footage.splits(workspace / "data" / "demo" / "manifest.parquet")
     classifier = _classifier([*clips["train"], *clips["val"]])
-    people = sorted({clip.identity for clip in clips["test"]})
+    tested = held_out(clips)
+    people = sorted({clip.identity for clip in tested})
     heard, shown = [], []
     for person in people:
-        own = [clip for clip in clips["test"] if clip.identity == person]
+        own = [clip for clip in tested if clip.identity == person]
         heard += _heard(generator, [clip for clip in own if clip.emotion == "neutral"], seed)
         shown.append(_shown(generator, own, classifier, seed))
     gains = np.array([pair[0] for pair in heard])
@@ -296,6 +316,9 @@ def _shape(points: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def main(workspace: Path, *words: str) -> None:
+    if words[0] == "--prepare":
+        prepare_demo(workspace)
+        return
     train, names = words[0] == "--train", [word for word in words if word != "--train"]
     for name in names:
         for seed, shuffled, answers in study(name, workspace) if train else [(0, False, ask(name, workspace))]:
