@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 DISTRIBUTION = "emotional-talking-face-bench"
 MODULES = (
     "av", "cv2", "espeakng_loader", "matplotlib", "mediapipe", "numpy", "onnxruntime", "pandas", "pyarrow",
-    "safetensors", "scipy", "skimage", "soxr", "torch",
+    "safetensors", "scipy", "skimage", "sklearn", "soxr", "torch",
 )  # fmt: skip
 OPTIONAL = ("insightface", "face-alignment", "lpips")
 SYSTEM_PACKAGES = {  # a shared library that a wheel expects of the system -> the Debian and Ubuntu package that has it

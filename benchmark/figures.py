@@ -257,9 +257,12 @@ def study(
     by       "emotion": the bars of one method are emotions, with a dashed average (EAT-Face's Fig. 6)
     method   whose scores are shown; None: everybody's
 
-    Raises ResultError as there, and BenchError for a method that nobody rated, and by emotion for a file without that
-    column and for several methods.
+    Raises ResultError as there, and BenchError for a scale that does not rise, a method that nobody rated, and by
+    emotion for a file without that column and for several methods.
     """
+    for aspect, (lowest, highest) in scales.items():
+        if not -math.inf < lowest < highest < math.inf:
+            raise BenchError(f"--aspect {aspect!r} {lowest:g} {highest:g}: expected the lowest score, then the highest")
     given = ratings.scores(path, scales)
     methods = list(dict.fromkeys(score.method for score in given))
     if method is not None and method not in methods:

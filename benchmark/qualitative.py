@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -96,10 +95,8 @@ def _once(names: Sequence[str], option: str) -> Sequence[str]:
 
 def _known(clip: str, members: Mapping[str, Pair]) -> Pair:
     if clip not in members:
-        [near] = difflib.get_close_matches(clip, members, n=1, cutoff=0)
-        raise BenchError(
-            f"--clips {clip!r} is none of the {len(members)} pairs of the protocol; did you mean {near!r}?"
-        )
+        hint = configs.nearest(clip, list(members))
+        raise BenchError(f"--clips {clip!r} is none of the {len(members)} pairs of the protocol; {hint}")
     return members[clip]
 
 

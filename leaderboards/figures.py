@@ -1,8 +1,8 @@
 """Figures as papers print them: arrays and labels in, a matplotlib Figure out, and the bytes of a PDF or SVG of it.
 
 No window, no global state: the same figure gives the same bytes on every run. Labels are plain text, so that `$` and
-`_` in a method's name stay what they are. Colours are told apart by the colour-blind, and every meaning that a colour
-has stands in print as well: as a marker, a number or a label.
+`_` in a method's name stay what they are; letters that the font lacks are spelt out. Colours are told apart by the
+colour-blind, and every meaning that a colour has stands in print as well: as a marker, a number or a label.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
 
 Kind = Literal["pdf", "svg"]
@@ -38,8 +41,9 @@ EMOTIONS: dict[str, tuple[str, str]] = {
 PLAIN = "#4477AA"  # bars that are no emotion's
 NOTHING = "#DDDDDD"  # where there is no value, or no picture
 
+FONT = "DejaVu Sans"  # comes with matplotlib: the same everywhere
 _STYLE: dict[str, Any] = {
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
+    "font.family": [FONT],
     "font.size": 8,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -151,10 +155,10 @@ def heat_map(
     axes = figure.subplots()
     colours = colormaps["Blues"].with_extremes(bad=NOTHING)
     image = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="none")
-    axes.set_xticks(range(size[1]), columns, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(size[0]), rows)
-    axes.set(xlabel=column_title, ylabel=row_title)
-    axes.set_title(title, fontsize=8)
+    axes.set_xticks(range(size[1]), map(_legible, columns), rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size[0]), map(_legible, rows))
+    axes.set(xlabel=_legible(column_title), ylabel=_legible(row_title))
+    axes.set_title(_legible(title), fontsize=8)
     luminance = image.to_rgba(values)[..., :3] @ (0.299, 0.587, 0.114)
     for row, column in np.ndindex(values.shape):
         dark = luminance[row, column] < 0.5
@@ -193,8 +197,9 @@ def bars(panels: Mapping[str, Sequence[Bar]], highest: Mapping[str, float], *, a
         axes.set_xlim(0, furthest + 0.22 * highest[aspect])
         axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= highest[aspect]])
         axes.set_ylim(len(labels) - 0.4, -0.6)
-        axes.set_title(aspect, fontsize=8)
-        axes.set_yticks(range(len(labels)), labels if axes.get_subplotspec().is_first_col() else [""] * len(labels))
+        axes.set_title(_legible(aspect), fontsize=8)
+        names = map(_legible, labels) if axes.get_subplotspec().is_first_col() else [""] * len(labels)
+        axes.set_yticks(range(len(labels)), names)
         axes.tick_params(axis="y", length=0)
     figure.supxlabel(note, fontsize=7)
     return figure
@@ -243,7 +248,7 @@ def grid(
         text(left - 0.07, row_middle(row), _wrapped(name, 16, most=6), ha="right")
     at = 0
     for words, count in row_groups:
-        text(LINE / 2 + 0.03, row_middle(at + (count - 1) / 2), words, rotation=90, weight="bold")
+        text(LINE / 2 + 0.03, row_middle(at + (count - 1) / 2), _legible(words), rotation=90, weight="bold")
         at += count
     for row, line in enumerate(pictures):
         for column, picture in enumerate(line):
@@ -275,4 +280,14 @@ def _cell(axes: Axes, picture: NDArray[np.uint8] | str) -> None:
 
 
 def _wrapped(text: str, width: int, most: int = 3) -> str:
-    return "\n".join(textwrap.wrap(text, width, max_lines=most, placeholder=" …"))
+    return "\n".join(textwrap.wrap(_legible(text), width, max_lines=most, placeholder=" …"))
+
+
+def _legible(text: str) -> str:
+    """The text with the letters that the font lacks spelt out, as [U+4F60]."""
+    return "".join(c if c.isspace() or ord(c) in _letters() else f"[U+{ord(c):04X}]" for c in text)
+
+
+@cache
+def _letters() -> frozenset[int]:
+    return frozenset(FT2Font(findfont(FONT)).get_charmap())

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -280,6 +281,19 @@ def test_bars_are_the_means_of_the_ratings_with_intervals_over_participants(tmp_
     assert [label.get_text() for label in seen[0].axes[0].get_yticklabels()] == ["a_1", "$b$"]
 
 
+def test_letters_that_the_font_lacks_are_spelt_out(tmp_path: Path, seen: list[Figure]) -> None:
+    path = tmp_path / "study.csv"
+    path.write_text("participant,method,video,aspect,score\np,\u6211 é,v,\u8d28,3\n", encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        job.study(path, tmp_path, {"\u8d28": (1, 10)})
+        drawn = figures.grid([["\u6211"]], ["\u6211"], ["é"], row_groups=[("\u6211", 1)])
+        figures.render(drawn, "pdf")
+    [axes] = seen[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["[U+6211] é"]
+    assert axes.get_title() == "[U+8D28]"
+
+
 def test_with_few_participants_no_interval_is_claimed(tmp_path: Path, seen: list[Figure]) -> None:
     path = study_file(tmp_path / "study.csv", participants=9)
     _, said = run(tmp_path, "study", str(path), "--aspect", "Nat.", "1", "10")
@@ -502,7 +516,9 @@ def test_bad_counts_are_one_line(tmp_path: Path, words: str, text: str, expected
         ("--aspect Nat. 1 5", "expected 1 to 5"),
         ("--aspect Nat. 1 10 --method a_2", "no scores of --method 'a_2'; did you mean 'a_1'?"),
         ("--aspect Nat. 1 10 --by emotion", "choose it by --method (a_1, $b$)"),
-        ("--aspect Nat. 1 nan", "expected 1 to nan"),
+        ("--aspect Nat. 10 1", "--aspect 'Nat.' 10 1: expected the lowest score, then the highest"),
+        ("--aspect Nat. 1 nan", "--aspect 'Nat.' 1 nan: expected the lowest score, then the highest"),
+        ("--aspect Nat. 1 inf", "--aspect 'Nat.' 1 inf: expected the lowest score, then the highest"),
     ],
 )
 def test_a_bad_study_is_one_line(tmp_path: Path, words: str, expected: str) -> None:
@@ -520,7 +536,11 @@ def test_a_study_without_emotions_has_none_to_show(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("--clips a_hapy_1 --methods mine --at time", "--clips 'a_hapy_1' is none of the 6 pairs"),
+        (
+            "--clips a_hapy_1 --methods mine --at time",
+            "none of the 6 pairs of the protocol; did you mean 'a_happy_1'",
+        ),
+        ("--clips nope --methods mine --at time", "'nope' is none of the 6 pairs of the protocol; known: a_happy_1,"),
         ("--clips a_happy_1,a_happy_1 --methods mine --at time", "--clips names 'a_happy_1' twice"),
         ("--clips , --methods mine --at time", "--clips names nothing"),
         ("--clips a_happy_1 --methods mines --at time", "'mines' is no method; did you mean 'mine'?"),

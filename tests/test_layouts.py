@@ -28,7 +28,7 @@ from benchmark.publish import publish_layout
 from leaderboards import grid, layouts, published, ratings, tables
 from leaderboards.aggregate import Cell
 from leaderboards.grid import Entry, Grid, Heading, Line
-from leaderboards.layouts import Measured
+from leaderboards.layouts import Layout, Measured
 from leaderboards.papers import LAYOUTS
 from leaderboards.results import Result, ResultError
 from leaderboards.tables import Column, Row, Style
@@ -263,11 +263,7 @@ def cells_of(tabular: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_latex_parses_and_has_the_numbers_of_the_csv(name: str) -> None:
-    layout = LAYOUTS[name]
-    group = next(iter(layout.groups), "")
-    wanted = {c.metric: 2.0 + at for at, c in enumerate(layout.columns) if c.metric and c.direction != "text"}
-    found = {group: measured("alpha", "beta_%", metrics=wanted)} if wanted else {}
-    table = layouts.fill(layout, VALUES, found)
+    table = filled(LAYOUTS[name], "alpha", "beta_%")
     [tabular] = tabulars(grid.latex(table))
     latex = cells_of(tabular)[-len(table.lines) :]
     lines = list(csv.reader(io.StringIO(grid.printed_csv(table))))[1:]
@@ -276,7 +272,13 @@ def test_latex_parses_and_has_the_numbers_of_the_csv(name: str) -> None:
     assert [numbers.findall(" ".join(line)) for line in latex] == [numbers.findall(" ".join(line)) for line in lines]
     assert sum(len(numbers.findall(" ".join(line))) for line in lines) >= 9
     assert tabular.count("\\midrule") == len(table.blocks)
-    assert {line[-1] for line in lines} == ({"published", "measured"} if wanted else {"published"})
+    assert {line[-1] for line in lines} == {"published", "measured"}
+
+
+def filled(layout: Layout, *methods: str) -> Grid:
+    """The layout with its published rows and these measured ones."""
+    wanted = {c.metric: 2.0 + at for at, c in enumerate(layout.columns) if c.metric and c.direction != "text"}
+    return layouts.fill(layout, VALUES, {next(iter(layout.groups)): measured(*methods, metrics=wanted)})
 
 
 def test_latex_compiles(tmp_path: Path) -> None:
@@ -284,6 +286,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
     if tex is None:
         pytest.skip("neither pdflatex nor tectonic is on this machine")
     drawn = [grid.latex(layouts.fill(layout, VALUES, {})) for layout in LAYOUTS.values()]
+    drawn += [grid.latex(filled(layout, *HOSTILE)) for layout in LAYOUTS.values()]
     drawn += [grid.latex(small(name, name)) for name in HOSTILE]
     packages = "\\usepackage{amssymb,booktabs,graphicx,xcolor}"
     document = f"\\documentclass{{article}}{packages}\\begin{{document}}" + "\\clearpage\n".join(drawn)
