@@ -1,4 +1,5 @@
 # make demo    a synthetic dataset, end to end: prepare, eval, leaderboard
+# make demo-generators    the tiny generators, trained on it; a table of four clips that they made
 # make test    lint, types, layers, tests                make slow    the minutes-long tests
 # make lint    the first three of those                  make clean   remove .venv and caches, never a workspace
 # make parity  docs/parity.md anew: each metric against other implementations, on ../shared/data
@@ -11,13 +12,16 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: demo test slow parity lint clean
+.PHONY: demo demo-generators test slow parity lint clean
 .DEFAULT_GOAL := test
 
 PYTHON := .venv/bin/python
 
 demo: .venv/.stamp
 	@$(PYTHON) -m benchmark.cli demo --accept
+
+demo-generators: .venv/.stamp
+	@$(PYTHON) -m benchmark.cli demo --generators --accept
 
 test: lint
 	@$(PYTHON) -m pytest

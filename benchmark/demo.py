@@ -1,21 +1,32 @@
-"""`bench demo`: the synthetic dataset from rendering to the leaderboard, with the commands a user would type."""
+"""`bench demo`: the synthetic dataset from rendering to the leaderboard, with the commands a user would type; and
+`bench demo --generators`: the tiny presets trained on it, and a table over four clips that they made."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from benchmark import engine, evaluate, prepare, protocol, publish, weights
+from benchmark import engine, evaluate, prepare, protocol, publish, training, weights
 from benchmark.errors import BenchError
 from pipelines.datasets import demo as dataset
+from pipelines.datasets import demo_second
 
 NAME = "demo"
 METHODS = ("ground-truth", "still", "shuffled-audio")
 WEIGHTS = ("fid-inception", "arcface-w600k-mbf")
+
+
+# Of --generators: what is trained, what is scored, and the networks that this takes besides.
+GENERATORS = "demo-generators"
+MODELS: tuple[str, ...] = ()
+TINY: tuple[str, ...] = ()
+SMOOTHER = ("rife-v3",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,46 +37,90 @@ class Step:
     seconds: float
 
 
+class _Steps:
+    """Does one thing after another; `say` gets the text for the user."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.done = say, list[Step]()
+
+    def __call__(self, name: str, command: str, work: Callable[[], str]) -> None:
+        self.say(f"\n== {name}\n$ {command}")
+        start = time.perf_counter()
+        text = work()
+        self.done.append(Step(name, time.perf_counter() - start))
+        self.say(text)
+
+
 def run(workspace: Path, *, workers: int, accept: bool, say: Callable[[str], None]) -> list[Step]:
     """Render, prepare, fetch weights, evaluate, make the tables. Each step resumes where it was interrupted.
 
-    `say` gets the text for the user. Raises BenchError and what the steps raise.
+    Raises BenchError and what the steps raise.
     """
-    steps: list[Step] = []
+    step = _Steps(say)
+    raw = _rendered(step, workspace, workers)
+    command = f"bench prepare {NAME} --root {raw}"
+    step("Prepare", command, partial(_prepare, NAME, raw, workspace, dataset.split, workers))
+    _fetched(step, WEIGHTS, accept)
+    _scored(step, NAME, METHODS, workspace, workers)
+    return step.done
 
-    def step(name: str, command: str, work: Callable[[], str]) -> None:
-        say(f"\n== {name}\n$ {command}")
-        start = time.perf_counter()
-        text = work()
-        steps.append(Step(name, time.perf_counter() - start))
-        say(text)
 
+def generators(workspace: Path, *, workers: int, accept: bool, say: Callable[[str], None]) -> list[Step]:
+    """Train the tiny preset of every model on the demo's train split, have it make four clips of the test people, and
+    make the table of exactly those. Each step resumes; raises as run()."""
+    step = _Steps(say)
+    raw = _rendered(step, workspace, workers)
+    for name, split in ((NAME, dataset.split), (demo_second.NAME, demo_second.split)):
+        step("Prepare", f"bench prepare {name} --root {raw}", partial(_prepare, name, raw, workspace, split, workers))
+    _fetched(step, WEIGHTS + SMOOTHER, accept)
+    for model in MODELS:
+        step(
+            f"Train {model}",
+            f"bench train {model} --data {NAME} --preset tiny",
+            partial(_train, model, workspace),
+        )
+    _scored(step, GENERATORS, (*METHODS, *TINY), workspace, workers)
+    return step.done
+
+
+def _rendered(step: _Steps, workspace: Path, workers: int) -> Path:
     raw = workspace / "raw" / NAME
     step("Render the raw dataset", "bench demo", lambda: render(raw, workers))
-    step(
-        "Prepare",
-        f"bench prepare {NAME} --root {raw}",
-        lambda: prepare.prepare(
-            NAME, raw, prepare.data_folder(workspace, NAME), split=dataset.split, workers=workers
-        ).text(),
-    )
-    say("\n".join(["\nNetworks that it needs, fetched once:", *map(_network, WEIGHTS)]))
+    return raw
+
+
+def _prepare(name: str, raw: Path, workspace: Path, split: Callable[[Any], Any], workers: int) -> str:
+    to = prepare.data_folder(workspace, name)
+    return prepare.prepare(name, raw, to, split=split, workers=workers).text()
+
+
+def _fetched(step: _Steps, names: tuple[str, ...], accept: bool) -> None:
+    step.say("\n".join(["\nNetworks that it needs, fetched once:", *map(_network, names)]))
     step(
         "Weights",
-        f"bench weights fetch {' '.join(WEIGHTS)}{' --accept' * accept}",
-        lambda: "\n".join(str(path) for path in weights.fetch(WEIGHTS, accept=accept)),
+        f"bench weights fetch {' '.join(names)}{' --accept' * accept}",
+        lambda: "\n".join(str(path) for path in weights.fetch(names, accept=accept)),
     )
-    asked = protocol.load(NAME, workspace)
-    for method in METHODS:
+
+
+def _train(model: str, workspace: Path) -> str:
+    at = prepare.data_folder(workspace, NAME) / "manifest.parquet"
+    done = training.train(model, [at], workspace, training.Settings("tiny"))
+    return "\n".join([*done.remarks, str(done.path)])
+
+
+def _scored(step: _Steps, name: str, methods: tuple[str, ...], workspace: Path, workers: int) -> None:
+    asked = protocol.load(name, workspace)
+    settings = evaluate.Settings(workers=workers)
+    for method in methods:
         step(
             f"Evaluate {method}",
-            f"bench eval --method {method} --protocol {NAME}",
-            lambda name=method: "\n".join(  # type: ignore[misc]
-                evaluate.evaluate_method(name, asked, workspace, evaluate.Settings(workers=workers)).remarks
+            f"bench eval --method {method} --protocol {name}",
+            lambda method=method: "\n".join(  # type: ignore[misc]
+                evaluate.evaluate_method(method, asked, workspace, settings).remarks
             ),
         )
-    step("Leaderboard", f"bench leaderboard --protocol {NAME}", lambda: _leaderboard(workspace))
-    return steps
+    step("Leaderboard", f"bench leaderboard --protocol {name}", lambda: _leaderboard(name, workspace))
 
 
 def render(raw: Path, workers: int) -> str:
@@ -86,6 +141,6 @@ def _network(name: str) -> str:
     return f"  {name}, {(entry.bytes or 0) / 1e6:.0f} MB, licence {entry.licence}"
 
 
-def _leaderboard(workspace: Path) -> str:
-    published = publish.publish(NAME, workspace)
+def _leaderboard(name: str, workspace: Path) -> str:
+    published = publish.publish(name, workspace)
     return "\n".join([published.markdown, *published.remarks, f"tables in {published.folder}"])

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, cast
 
 from pipelines.manifest import Rejected
 
-NAMES = ("mead", "crema-d", "hdtf", "voxceleb2", "ravdess", "portraits", "demo")
+NAMES = ("mead", "crema-d", "hdtf", "voxceleb2", "ravdess", "portraits", "demo", "demo-second")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 MAX_DEPTH = 64
 
