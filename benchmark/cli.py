@@ -964,6 +964,7 @@ def _model_command(model: str, about: str, examples: str) -> None:
     @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
     @click.option("--precision", type=click.Choice(["no", "fp16", "bf16"]), default="no", show_default=True)
     @click.option("--resume/--fresh", default=True, show_default=True, help="Go on where it stopped, or train anew.")
+    @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Of the preset; may be repeated.")
     @device_option
     @click.pass_obj
     def command(workspace: Path, /, data: tuple[str, ...], **chosen: Any) -> None:
@@ -974,10 +975,20 @@ def _model_command(model: str, about: str, examples: str) -> None:
 
         with one_line(ManifestError, FitError):
             manifests = [find_manifest(workspace, name) for name in data]
+            chosen["options"] = training.options(chosen["options"])
             done = training.train(model, manifests, workspace, training.Settings(**chosen))
         for remark in done.remarks:
             click.echo(remark)
         click.echo(str(done.path))
+
+
+_model_command(
+    "dice-talk-embedder",
+    "Train DICE-Talk's emotion embedder. Its expression coefficients are --option coefficients=3dmm-64 (files beside "
+    "the clips), blendshapes-52 or mesh-64; then `bench embed`.",
+    "bench train dice-talk-embedder --data demo --preset tiny; "
+    "bench train dice-talk-embedder --data mead-dice-talk --data hdtf-dice-talk --option coefficients=blendshapes-52",
+)
 
 
 @bench.command()
@@ -1206,6 +1217,50 @@ def figures_grid(
 
     asked = protocol.load(protocol_name, workspace)
     _say(job.grid(asked, clips, methods, workspace, at=at, times=times, labels=labels))
+
+
+@bench.command()
+@click.option("--data", multiple=True, required=True, metavar="NAME", help="Prepared dataset; may be repeated.")
+@click.option("--checkpoint", required=True, help="File, or name under WORKSPACE/checkpoints.")
+@click.option(
+    "--modality",
+    type=click.Choice(["audio", "video", "both", "all"]),
+    default="all",
+    show_default=True,
+    help="What the embedder is given; all: each of the three, the rows of Table 5.",
+)
+@click.option(
+    "--split",
+    "splits",
+    type=click.Choice(["train", "val", "test"]),
+    multiple=True,
+    default=["test"],
+    show_default=True,
+    help="Of the clips in the tables; may be repeated.",
+)
+@device_option
+@click.pass_obj
+def embed(workspace: Path, /, data: tuple[str, ...], modality: str, **chosen: Any) -> None:
+    """Emotion priors of a prepared dataset, by DICE-Talk's embedder.
+
+    Writes an embedding table for each modality to WORKSPACE/embeddings, for `bench clusters` and `bench figures tsne`,
+    with its clustering strengths; with all modalities, Table 5 of DICE-Talk; and beside the checkpoint priors.npz, the
+    mean prior of each emotion over the train split, with which Ours-P generates.
+
+    \b
+    Examples:
+      bench embed --data demo --checkpoint dice-talk-embedder-tiny
+      bench embed --data mead-dice-talk --checkpoint dice-talk-embedder-full --modality video --split val --split test
+    """
+    from benchmark import embed as job
+    from benchmark.prepare import find_manifest
+    from pipelines.manifest import ManifestError
+
+    modalities: list[Any] = list(job.ROWS) if modality == "all" else [modality]
+    with one_line(ManifestError):
+        manifests = {name if Path(name).suffix != ".parquet" else Path(name).parent.name: name for name in data}
+        found = {name: find_manifest(workspace, at) for name, at in manifests.items()}
+        click.echo(job.embed(found, workspace=workspace, modalities=modalities, **chosen).text)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,9 @@ from reference_models.base import Footage, GenerationError
 from reference_models.training import Task, Trained, TrainingError
 
 # Names as users type them, and the modules that train them.
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "dice-talk-embedder": "reference_models.dice_talk.embedder_training",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,20 @@ def train(model: str, manifests: Sequence[Path], workspace: Path, settings: Sett
     except (TrainingError, GenerationError, media.MediaError) as error:
         raise BenchError(" ".join(str(error).split())) from error
     return done
+
+
+def options(given: Sequence[str]) -> dict[str, Any]:
+    """Options given as "name=value": true, false, a number, else text. Raises BenchError for another form."""
+    found: dict[str, Any] = {}
+    for words in given:
+        name, equals, value = words.partition("=")
+        if not (name and equals):
+            raise BenchError(f"--option {words!r}; expected NAME=VALUE")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _module(model: str) -> ModuleType:

@@ -75,8 +75,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -
     partial.replace(path)
 
 
-def load(path: Path, model: str, preset: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and configuration of a file that save() wrote, of that `model` and `preset`, as config names them.
+def load(path: Path, model: str, preset: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of a file that save() wrote, of that `model` and `preset`, as config names them; of any
+    preset where none is given.
 
     Raises GenerationError for a damaged file, or one of another model or preset.
     """
@@ -88,9 +89,9 @@ def load(path: Path, model: str, preset: str) -> tuple[dict[str, Tensor], dict[s
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise GenerationError(f"{path.name}: no checkpoint of {model}, or damaged ({reason}); train it anew") from error
-    if found != (model, preset):
+    if found != (model, preset or found[1]):
         raise GenerationError(
-            f"{path.name}: is of {found[0]}, preset {found[1]}; expected {model}, preset {preset}: "
+            f"{path.name}: is of {found[0]}, preset {found[1]}; expected {model}, preset {preset or 'any'}: "
             "give the checkpoint of that preset, or train it"
         )
     return tensors, config

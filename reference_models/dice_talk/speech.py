@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from reference_models.base import FPS, SAMPLE_RATE, GenerationError
+from reference_models.base import FPS, SAMPLE_RATE, Footage, GenerationError
+from reference_models.training import cached
 
 WHISPER, LOG_MEL = "whisper-tiny", "log-mel"
 RATE = 2 * FPS  # features a second
@@ -116,6 +117,13 @@ def identity(file: Path) -> str:
             return f"{WHISPER}@{hashlib.file_digest(opened, 'sha256').hexdigest()[:8]}"
     except OSError as error:
         raise GenerationError(f"{file.name}: cannot be read ({error.strerror})") from error
+
+
+def hear(clip: Footage, speech: Speech, cache: Path | None) -> Features:
+    """The features of a clip's sound, (2 L, layers, width); stored in `cache`, where one is given, under the id."""
+    if cache is None:
+        return speech(clip.audio())
+    return cached(cache, clip, f"speech {speech.id}", lambda: speech(clip.audio()))
 
 
 def windows(features: Features, step: int = 2) -> Features:
