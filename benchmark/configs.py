@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from benchmark.errors import BenchError
@@ -97,6 +98,8 @@ def _build(table: Mapping[str, Any], cls: type[T], where: str) -> T:
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotation says; TOML arrays become tuples and sub-tables dataclasses."""
     origin = get_origin(hint)
+    if origin is UnionType:  # a sub-table that may be left out
+        return _convert(value, get_args(hint)[0], where)
     if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         return _build(value, hint, where)
     if origin is tuple and isinstance(value, list):

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.queues import SimpleQueue
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -34,6 +35,11 @@ class WorkerDied(Exception):
 def default_workers() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker() -> int:
+    """Number of this worker process among those that work at once, from 0; 0 elsewhere."""
+    return _worker
 
 
 def run(function: Callable[[Item], Value], items: Iterable[Item], *, workers: int) -> Iterator[Outcome[Item, Value]]:
@@ -97,7 +103,11 @@ def _alone(function: Callable[[Item], Value], item: Item, future: Future[Value])
 def _pool(workers: int) -> ProcessPoolExecutor:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ.setdefault(name, "1")  # read by the libraries when a worker imports them
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    context = get_context("spawn")
+    numbers = context.SimpleQueue()
+    for number in range(workers):
+        numbers.put(number)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(numbers,))
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
@@ -108,7 +118,12 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
+_worker = 0
+
+
+def _start_worker(numbers: SimpleQueue[int]) -> None:
+    global _worker
+    _worker = numbers.get()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Native libraries write notices to the error stream, through the parent's progress bar. Errors travel as

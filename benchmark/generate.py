@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import inspect
 import json
 import math
+import os
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmark import configs, engine, footage, protocol, provenance, weights
+from benchmark import checkouts, configs, engine, footage, protocol, provenance, weights
 from benchmark.errors import BenchError, writable, writing
 from benchmark.protocol import Conditioning, Pair, Protocol
 from pipelines import media
 from pipelines.datasets import printable
+from reference_models import external
 from reference_models.base import CHUNK, GenerationError, Generator, Request
+from reference_models.external import Call, Place
 
 RECORD_VERSION = 1
 ENCODER = 2  # raise when pipelines.media.write_video writes otherwise: videos are then made again
@@ -36,8 +42,11 @@ class Method:
     """One TOML file of methods/.
 
     generator     "module:Class" with `generate(request)`, built as Class(**options) once a process
+    call          instead: how somebody's checkout is run (reference_models.external)
     kind          "baseline" rows may read the real frames whatever the conditioning
     audio         "target": the sound of the pair; "shuffled": that of another pair, cut or repeated to length
+    pictures      of a baseline. "target": the real frames of the pair; "stranger": those of another person, of the
+                  same emotion where there is one, cut or repeated to length
     conditioning  "target-pose" methods may read the real frames; they are never scored with one-shot ones
     driven_by     what the method is told, as DICE-Talk's tables group methods; empty: not said
     licence       of the method's code and weights, shown by `bench methods list`
@@ -49,10 +58,12 @@ class Method:
 
     name: str
     title: str
-    generator: str
-    licence: str
+    generator: str = ""
+    licence: str = ""
+    call: Call | None = None
     kind: Literal["baseline", "method"] = "method"
     audio: Literal["target", "shuffled"] = "target"
+    pictures: Literal["target", "stranger"] = "target"
     conditioning: Conditioning = "one-shot"
     driven_by: Literal["", "audio", "audio + video", "audio + prompt"] = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +80,10 @@ class Made:
     key      digest of everything that determines the video
     seconds  wall time of generation and encoding
     machine  the GPU that was used, else the CPU
-    ram_mib  peak of the process so far; gpu_mib: peak of what torch held on the GPU, None where it used none
+    ram_mib  peak of the process so far; gpu_mib: peak of what torch held on the GPU, None where it used none. Of
+             somebody's checkout both are its own, and exit_code is that of its command (None: it ran out of time);
+             what it printed lies beside, as <pair_id>.log
+    held     frames at the end that repeat the last one, where a checkout's output is short by a few
     """
 
     pair_id: str
@@ -81,21 +95,35 @@ class Made:
     machine: str | None = None
     ram_mib: int | None = None
     gpu_mib: int | None = None
+    exit_code: int | None = None
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What all pairs of a run share. files: the paths of its weights and checkpoints by argument, as JSON."""
+    """What all pairs of a run share.
+
+    files  the paths of its weights and checkpoints by argument, as JSON
+    place  of a checkout; `inputs` is the folder of what the user has prepared for it
+    gpus   what CUDA_VISIBLE_DEVICES calls them, one for each worker in turn; empty where that is left as it is
+    fresh  also what another run has just made is made anew
+    """
 
     method: Method
     files: str
+    place: Place | None
+    inputs: Path
     device: str
+    gpus: tuple[str, ...]
+    fresh: bool
     source: Path
     emotion_source: Path
     to: Path
 
     def generator(self) -> Generator:
         """The method's generator, built once a process. Raises BenchError."""
+        if self.method.call is not None and self.place is not None:
+            return checkouts.Checkout(self.method.name, self.method.call, self.place, self.inputs, self.device)
         options = json.dumps(self.method.options, sort_keys=True)
         return _generator(self.method.generator, options, self.files, self.device)
 
@@ -104,6 +132,7 @@ class _Plan:
 class _Job:
     pair: Pair
     donor: Pair  # whose sound drives the video
+    shown: Pair  # whose real frames a baseline may read
     seed: int
     key: str
 
@@ -116,6 +145,15 @@ def load_method(name_or_path: str, workspace: Path) -> Method:
     taken = configs.shipped("methods").get(method.name, path)
     if not path.samefile(taken):
         raise BenchError(f"{path}: {method.name!r} is the name of a method of the package; choose another")
+    if bool(method.generator) == (method.call is not None):
+        raise BenchError(f"{path}: expected either generator = 'module:Class' or a table [call]")
+    if not method.licence:
+        raise BenchError(f"{path}: the key 'licence' is missing")
+    if method.call is not None:
+        checkouts.validate(method.call, str(path))
+        if method.call.repo:
+            at = (path.parent / Path(method.call.repo).expanduser()).resolve()
+            method = replace(method, call=replace(method.call, repo=str(at)))
     return method
 
 
@@ -125,14 +163,23 @@ def folder(method: str, asked: Protocol, workspace: Path) -> Path:
 
 
 def generate(
-    method: Method, asked: Protocol, workspace: Path, *, workers: int = 1, fresh: bool = False, device: str = "cpu"
+    method: Method,
+    asked: Protocol,
+    workspace: Path,
+    *,
+    workers: int = 1,
+    fresh: bool = False,
+    device: str = "cpu",
+    first: int | None = None,
 ) -> dict[str, Made]:
-    """Make what is missing or out of date (all of it with `fresh`), and return what became of every pair by id.
+    """Make what is missing or out of date (all of it with `fresh`), and return what became of every pair by id; of the
+    `first` pairs only, for a trial.
 
     Out of date is a video made by another version of the generator's code (the file that holds its class, and of a
     model of reference_models all files of its folder; what those import is not looked at), with other options, other
-    weights or checkpoints, or from other clips.
-    A pair that fails is recorded with its reason and tried again next time; the others go on.
+    weights or checkpoints, or from other clips; of a checkout, its code and configuration.
+    A pair that fails is recorded with its reason and tried again next time; the others go on. With device "cuda" and
+    several GPUs each worker has one of them. Two runs at once on one folder make each video once: the second waits.
 
     Raises BenchError when files that it needs are missing, when the generator cannot be built, when its conditioning
     is not the protocol's, when the dataset is not there, or when the videos cannot be written.
@@ -146,19 +193,26 @@ def generate(
     plan = _Plan(
         method,
         json.dumps({name: str(path) for name, path in needed.items()}),
+        checkouts.place(method.name, method.call, workspace) if method.call else None,
+        checkouts.prepared(method.name, workspace),
         device,
+        gpus() if device == "cuda" else (),
+        fresh,
         protocol.folder(asked, workspace),
         protocol.emotion_folder(asked, workspace),
         folder(method.name, asked, workspace),
     )
     generator = plan.generator()  # fails here, once, not in every worker
-    code = [media.file_sha256(path) for path in _code(type(generator))]
-    code += [media.file_sha256(path) for path in needed.values()]
+    if plan.place is not None:
+        code = [str(checkouts.VERSION), external.fingerprint(plan.place.repo)]
+    else:
+        code = [media.file_sha256(path) for path in _code(type(generator))]
+        code += [media.file_sha256(path) for path in needed.values()]
     members = protocol.members(asked, workspace)
     to = folder(method.name, asked, workspace)
     writable(to)
     done, todo = {}, []
-    for job in _jobs(members, method, asked, code):
+    for job in islice(_jobs(members, method, asked, code), first):
         if job.pair.error is not None:
             done[job.pair.pair_id] = Made(job.pair.pair_id, job.key, None, 0.0, job.pair.error)
         elif not fresh and (made := _recorded(to, job)):
@@ -169,7 +223,9 @@ def generate(
         if time.time() - left.stat().st_mtime > DAY:
             left.unlink(missing_ok=True)
     make = partial(_make, plan)
-    progress = tqdm(total=len(members), initial=len(done), desc=f"generate {method.name}", unit="clip", disable=None)
+    progress = tqdm(
+        total=len(done) + len(todo), initial=len(done), desc=f"generate {method.name}", unit="clip", disable=None
+    )
     with progress:
         for outcome in engine.run(make, todo, workers=workers):
             if isinstance(outcome.error, OSError):  # of the output: the others would fail as well
@@ -200,6 +256,16 @@ def files(method: Method, workspace: Path) -> dict[str, Path]:
         instead = f"; {method.instead} runs without them" if method.instead else ""
         raise BenchError(f"{method.name}: {len(missing)} files are missing: {', '.join(missing)}{instead}")
     return found
+
+
+def gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES calls them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(name.strip() for name in visible.split(",") if name.strip())
+    import torch
+
+    return tuple(map(str, range(torch.cuda.device_count())))
 
 
 def _code(generator: type) -> list[Path]:
@@ -243,24 +309,52 @@ def donors(members: Sequence[Pair], seed: int) -> dict[str, Pair]:
     return {members[a].pair_id: members[b] for a, b in zip(order, np.roll(order, -best), strict=True)}
 
 
+def strangers(members: Sequence[Pair], seed: int) -> dict[str, Pair]:
+    """For each pair one of another person, of the same emotion where there is one, drawn by the seed and the pair's id.
+
+    Raises BenchError where all real videos are of one person.
+    """
+    filmed = sorted((pair for pair in members if not pair.target.still), key=lambda pair: pair.pair_id)
+    if len({pair.target.identity for pair in filmed}) < 2:
+        raise BenchError("the pictures of another person need real videos of at least two people")
+    pools: dict[str, list[Pair]] = {}
+    for pair in filmed:
+        pools.setdefault(pair.emotion, []).append(pair)
+    found = {}
+    for pair in members:
+        for pool in (pools.get(pair.emotion, []), filmed):
+            start = protocol.seeded(seed, "stranger", pair.pair_id)
+            turned = (pool[(start + k) % len(pool)] for k in range(len(pool)))
+            other = next((one for one in turned if one.target.identity != pair.target.identity), None)
+            if other is not None:
+                found[pair.pair_id] = other
+                break
+    return found
+
+
 def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: Sequence[str]) -> Iterator[_Job]:
     given = {pair.pair_id: pair for pair in members}
     if method.audio == "shuffled":
         given = donors(members, asked.seed)
+    seen = {pair.pair_id: pair for pair in members}
+    if method.pictures == "stranger":
+        seen = strangers(members, asked.seed)
     contents = {k: v for k, v in asdict(method).items() if k not in WORDS}
+    if method.call is not None:
+        contents["call"] = checkouts.contents(contents["call"])
     for pair in members:
-        donor, target = given[pair.pair_id], pair.target
+        donor, shown, target = given[pair.pair_id], seen[pair.pair_id], pair.target
         seed = protocol.seeded(asked.seed, pair.pair_id) % 2**31
         inputs = {
             "reference": pair.reference.sha256 if pair.reference else None,
             "audio": donor.target.audio_sha256,
-            "target": target.sha256,
+            "target": shown.target.sha256,
             "emotion": [pair.prompt, target.intensity],
             "emotion_video": pair.emotion_video.sha256 if pair.emotion_video else None,
             "frames": [target.num_frames, target.fps],
             "seed": seed,
         }
-        yield _Job(pair, donor, seed, configs.digest([RECORD_VERSION, ENCODER, code, contents, inputs]))
+        yield _Job(pair, donor, shown, seed, configs.digest([RECORD_VERSION, ENCODER, code, contents, inputs]))
 
 
 def _recorded(to: Path, job: _Job) -> Made | None:
@@ -290,13 +384,33 @@ def _generator(spec: str, options: str, paths: str, device: str) -> Generator:
 
 
 def _make(plan: _Plan, job: _Job) -> Made:
-    """Generate, encode and record one pair; runs in a worker. Raises OSError where `to` cannot be written."""
+    """_generated(), unless another run makes this very video now: then it is waited for and taken. Runs in a worker.
+    Raises OSError where `to` cannot be written."""
+    if plan.gpus:  # before anything asks for CUDA in this process
+        os.environ["CUDA_VISIBLE_DEVICES"] = plan.gpus[engine.worker() % len(plan.gpus)]
+    with _alone(plan.to, job.pair.pair_id):
+        made = None if plan.fresh else _recorded(plan.to, job)
+        return made or _generated(plan, job)
+
+
+@contextmanager
+def _alone(to: Path, pair_id: str) -> Iterator[None]:
+    """Keep other runs from working on the same pair: a lock on one byte of a file beside the folder, which the system
+    lifts when the process ends, however it ends."""
+    with to.with_name(f".{to.name}.lock").open("a+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, protocol.seeded(0, pair_id) >> 1)
+        yield
+
+
+def _generated(plan: _Plan, job: _Job) -> Made:
     pair, to, started = job.pair, plan.to, time.perf_counter()
     video = to / f"{pair.pair_id}.mp4"
     made = Made(pair.pair_id, job.key, None, 0.0, None)
+    generator: Generator | None = None
     try:
         request = _request(plan, job)
-        frames = checked(plan.generator().generate(request), request.num_frames)
+        generator = plan.generator()
+        frames = checked(generator.generate(request), request.num_frames)
         media.write_video(video, frames, request.fps, audio=request.audio, sample_rate=request.sample_rate)
         made = replace(made, sha256=media.file_sha256(video))
     except Exception as error:  # somebody's generator may raise anything: a row with the reason
@@ -305,6 +419,9 @@ def _make(plan: _Plan, job: _Job) -> Made:
         video.unlink(missing_ok=True)  # an older video must not pass for this job's
         made = replace(made, error=_line(error), trace=traceback.format_exc())
     made = replace(made, seconds=round(time.perf_counter() - started, 3), **provenance.peaks())
+    if isinstance(generator, checkouts.Checkout):
+        made = replace(made, **generator.record)
+        media.write_bytes(to / f"{pair.pair_id}.log", generator.log.encode())
     with media.atomic_path(to / f"{pair.pair_id}.json") as temporary:
         temporary.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
     return made
@@ -313,6 +430,7 @@ def _make(plan: _Plan, job: _Job) -> Made:
 def _request(plan: _Plan, job: _Job) -> Request:
     method, source = plan.method, plan.source
     target, reference, shown = job.pair.target, job.pair.reference, job.pair.emotion_video
+    seen = job.shown.target
     assert reference is not None, "pairs without reference are never generated"
     whole = cache(partial(protocol.intact, dataset=source.name))
     donor = job.donor.target
@@ -321,18 +439,19 @@ def _request(plan: _Plan, job: _Job) -> Request:
         audio = np.resize(audio, round(target.num_frames * target.sample_rate / target.fps))
 
     def allowed() -> None:
-        if target.still:
+        if seen.still:
             raise GenerationError("there is no real video of a still portrait")
         if method.kind == "method" and method.conditioning == "one-shot":
             raise GenerationError("a one-shot method asked for the real frames; state conditioning = 'target-pose'")
 
     def target_frames() -> Iterator[NDArray[np.uint8]]:
         allowed()
-        return media.read_frames(whole(source / target.video, target.sha256), target.fps)
+        path = whole(source / seen.video, seen.sha256)
+        return media.read_frames(path, seen.fps) if seen is target else _again(path, target.fps)
 
     def target_points() -> NDArray[np.float32]:
         allowed()
-        return footage.points(target, source)
+        return footage.points(seen, source)
 
     return Request(
         reference=protocol.first_frame(whole(source / reference.video, reference.sha256)),
@@ -347,7 +466,14 @@ def _request(plan: _Plan, job: _Job) -> Request:
         points=lambda: footage.points(reference, source)[0],
         target_points=target_points,
         emotion_video=footage.footage(shown, plan.emotion_source) if shown and not shown.still else None,
+        name=job.pair.pair_id,
     )
+
+
+def _again(path: Path, fps: float) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a video over and over."""
+    while True:
+        yield from media.read_frames(path, fps)
 
 
 def checked(chunks: Iterable[NDArray[np.uint8]], num_frames: int) -> Iterator[NDArray[np.uint8]]:

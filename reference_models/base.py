@@ -63,6 +63,7 @@ class Request:
     points         (478, 3) float32 face mesh of the reference in its pixels
     target_points  the real clip's face mesh, (num_frames, 478, 3) float32; for whom target_frames is
     emotion_video  another clip that shows the emotion, where there is one
+    name           the pair's id, under which a user may have prepared files for somebody's method
     """
 
     reference: NDArray[np.uint8]
@@ -77,6 +78,7 @@ class Request:
     points: Callable[[], NDArray[np.float32]] | None = None
     target_points: Callable[[], NDArray[np.float32]] | None = None
     emotion_video: Footage | None = None
+    name: str = ""
 
 
 class Generator(Protocol):

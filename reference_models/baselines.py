@@ -12,7 +12,8 @@ from reference_models.base import CHUNK, Request
 
 
 class GroundTruth:
-    """The real clip itself, through the same encoder as every other method: the ceiling of the table."""
+    """The real clip itself, through the same encoder as every other method: the ceiling of the table. Where the
+    method's file says so, the pictures are another person's."""
 
     def generate(self, request: Request) -> Iterator[NDArray[np.uint8]]:
         frames = islice(request.target_frames(), request.num_frames)
