@@ -1,0 +1,77 @@
+"""The objective of DICE-Talk's diffusion model: L = L_den + lambda · L_cls + L_vq (eq. 15)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reference_models.dice_talk.data import UNLABELLED, Batch
+from reference_models.dice_talk.presets import Preset
+
+
+def scales(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(c_in, c_skip, c_out) of EDM with v-prediction, as Stable Video Diffusion's, of the same shape as `sigma`.
+
+    The denoised latents are D(z, sigma) = c_skip · z + c_out · F(c_in · z, ln(sigma) / 4).
+    """
+    total = sigma.square() + 1
+    return total.rsqrt(), 1 / total, -sigma * total.rsqrt()
+
+
+def velocity(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """What F is to predict so that D(latents + sigma · noise) = latents. `sigma` broadcasts."""
+    return (noise - sigma * latents) * (sigma.square() + 1).rsqrt()
+
+
+def denoising(made: Tensor, target: Tensor, face: Tensor, face_weight: float) -> Tensor:
+    """Eq. 1 in its preconditioned form: |F - v|^2, which is (1 + sigma^2) |epsilon_theta - epsilon|^2.
+
+    made, target   (B, F, 4, h, w);  face: (B, h, w) in [0, 1], where the loss weighs face_weight times as much
+    """
+    weight = 1 + (face_weight - 1) * face[:, None, None]
+    errors = (made - target).square() * weight / weight.mean()
+    return errors.mean()
+
+
+def discrimination(logits: Tensor, label: Tensor) -> Tensor:
+    """Eq. 16: mean cross-entropy of the frames (B, F, classes) of labelled clips; 0 where none is labelled."""
+    known = label != UNLABELLED
+    each = F.cross_entropy(
+        logits.flatten(0, 1), label.clamp(min=0).repeat_interleave(logits.shape[1]), reduction="none"
+    )
+    return (each.view(logits.shape[:2]).mean(1) * known).sum() / known.sum().clamp(min=1)
+
+
+def objective(model: torch.nn.Module, batch: Batch, generator: torch.Generator, preset: Preset) -> Mapping[str, Tensor]:
+    """The three terms of eq. 15 for a batch, with noise levels, noise and priors (eq. 6) drawn from `generator`."""
+
+    def normal(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, device=like.device)
+
+    clips = len(batch.latents)
+    level = torch.randn(clips, generator=generator, device=batch.latents.device)
+    sigma = (preset.sigma[0] + preset.sigma[1] * level).exp()
+    wide = sigma.view(-1, 1, 1, 1, 1)
+    noise = normal(batch.latents)
+    prior = batch.mean if preset.mean_prior else batch.mean + batch.deviation * normal(batch.mean)
+    whole = torch.rand(clips, generator=generator, device=prior.device) < preset.whole_bank
+    made, logits, quantisation = model(
+        scales(wide)[0] * (batch.latents + wide * noise),
+        sigma,
+        batch.image,
+        batch.seen,
+        batch.heard,
+        prior,
+        batch.mask,
+        batch.dropped,
+        whole,
+    )
+    face = F.avg_pool2d(batch.mask[:, :1], preset.factor)[:, 0]
+    return {
+        "denoising": denoising(made.float(), velocity(batch.latents, noise, wide), face, preset.face_weight),
+        "discrimination": preset.discrimination * discrimination(logits.float(), batch.label),
+        "quantisation": quantisation.mean(),
+    }

@@ -1,0 +1,285 @@
+"""`bench train dice-talk`: the diffusion model, in one stage after the autoencoder of the preset that has its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+from tqdm import tqdm
+
+from reference_models import training
+from reference_models.base import Footage
+from reference_models.dice_talk import checkpoints, data, embedding, losses, presets, vision
+from reference_models.dice_talk.coefficients import LANDMARKER
+from reference_models.dice_talk.data import Batch, Example
+from reference_models.dice_talk.model import STEP, DiceTalk
+from reference_models.dice_talk.presets import Preset
+from reference_models.dice_talk.sampling import Sampler, Track
+from reference_models.dice_talk.speech import LOG_MEL, WHISPER, WINDOW, available
+from reference_models.dice_talk.speech import speech as front_end
+from reference_models.dice_talk.vision import Vision
+from reference_models.fit import Settings, fit
+from reference_models.training import Task, Trained, TrainingError
+
+UNET = "svd-xt"
+PRESETS = tuple(presets.PRESETS)
+STAGES = ("autoencoder", "diffusion")
+WEIGHTS = {
+    "full": (UNET, vision.VAE, vision.ENCODER, WHISPER, LANDMARKER),
+    "tiny": (LANDMARKER,),
+}
+SWITCHES: dict[str, dict[str, Any]] = {  # rows of Table 4
+    "no-bank": {"bank": "none"},
+    "no-discrimination": {"discrimination": 0.0},
+    "learnable-bank": {"bank": "learnable"},
+    "mean-prior": {"mean_prior": True},
+}
+ABLATIONS = tuple(SWITCHES)
+VALIDATION = 8  # batches with the noise of their own numbers
+SHOWN = 4  # validation clips that are sampled
+
+
+def train(task: Task) -> Trained:
+    """Raises TrainingError, GenerationError for weights that do not fit, FitError as the training loop."""
+    began = time.perf_counter()
+    preset = _preset(task)
+    remarks: list[str] = []
+    if task.preset != "tiny" and task.stages == ("autoencoder",):
+        raise TrainingError(f"preset {task.preset} has no stage autoencoder: it uses {vision.VAE}")
+    seen = _vision(task, preset, remarks)
+    if "diffusion" not in task.stages:
+        return Trained(_autoencoder_file(task), remarks)
+    embedder = _embedder(task)
+    whisper = task.weights.get(WHISPER)
+    heard = front_end(LOG_MEL if task.preset == "tiny" else available(whisper), whisper, task.device)
+    if task.preset != "tiny" and whisper is None:
+        remarks.append(f"{WHISPER} is not on this machine: trained on {LOG_MEL}, another front end")
+
+    def example(clip: Footage) -> Example:
+        prior = embedder(clip)
+        return data.example(clip, task.cache, preset, seen, heard, (prior.mean, prior.deviation))
+
+    examples = {
+        split: [example(clip) for clip in tqdm(clips, desc=f"{split} clips", unit="clip", disable=None)]
+        for split, clips in _long_enough(task, preset, remarks).items()
+    }
+    torch.manual_seed(task.seed)
+    model = DiceTalk(preset, heard.layers * heard.width)
+    if task.preset != "tiny":
+        _start(model, task, remarks)
+    _spread(model, examples["train"], task.seed)
+    fitted = fit(
+        model,
+        lambda network, batch, generator: losses.objective(network, batch, generator, preset),
+        data.batches(examples["train"], preset, seen.scaling, task.seed),
+        _settings(task, preset),
+        task.folder / "diffusion",
+        validate=_validate(examples["val"], preset, seen, task) if examples["val"] else None,
+        device=task.device,
+        about=_digest([asdict(preset), seen.id, heard.id, embedder.digest, *(e.clip.key for e in examples["train"])]),
+        resume=task.resume,
+        title=checkpoints.MODEL,
+    )
+    path = task.folder / f"{checkpoints.MODEL}.safetensors"
+    config = {
+        "model": checkpoints.MODEL,
+        "preset": task.preset,
+        "fields": asdict(preset),
+        "speech": heard.id,
+        "speech_size": heard.layers * heard.width,
+        "vision": seen.id,
+        "embedder": embedder.digest,
+    }
+    training.save(path, load_file(fitted.last), config)
+    remarks.append(f"{len(examples['train'])} clips, {heard.id}, {time.perf_counter() - began:.0f} s")
+    return Trained(path, remarks)
+
+
+def _preset(task: Task) -> Preset:
+    """Raises TrainingError for an option that the preset lacks or of another kind."""
+    chosen = replace(presets.PRESETS[task.preset], **SWITCHES.get(task.ablation, {}))
+    known = {field.name: type(getattr(chosen, field.name)) for field in fields(chosen)}
+    for name, value in task.options.items():
+        if name not in known:
+            raise TrainingError(f"option {name!r}; expected one of {', '.join(known)}")
+        if not isinstance(value, known[name]):
+            raise TrainingError(
+                f"option {name} = {value!r}; expected {known[name].__name__}, as {getattr(chosen, name)!r}"
+            )
+    return replace(chosen, **task.options)
+
+
+def _settings(task: Task, preset: Preset) -> Settings:
+    return Settings(
+        steps=task.steps or preset.steps,
+        learning_rate=preset.learning_rate,
+        optimiser="adam",
+        warmup=preset.warmup,
+        accumulate=preset.accumulate,
+        clip_norm=1.0,
+        ema=preset.ema,
+        precision=task.precision,  # type: ignore[arg-type]
+        seed=task.seed,
+        save_every=preset.validate_every,
+        validate_every=preset.validate_every,
+    )
+
+
+# --- what it stands on ---------------------------------------------------------------------------------------------
+
+
+def _autoencoder_file(task: Task) -> Path:
+    return task.folder.parent / f"{vision.NAME}-{task.preset}" / f"{vision.NAME}.safetensors"
+
+
+def _vision(task: Task, preset: Preset, remarks: list[str]) -> Vision:
+    """SVD's networks, or those that the tiny preset trains for itself: once for all its seeds and ablations."""
+    if task.preset != "tiny":
+        missing = [name for name in (vision.VAE, vision.ENCODER) if name not in task.weights]
+        if missing:
+            raise TrainingError(
+                f"preset {task.preset} needs {' and '.join(missing)}; `bench weights fetch {missing[0]}`"
+            )
+        return vision.pretrained(preset, task.weights[vision.VAE], task.weights[vision.ENCODER], task.device)
+    file = _autoencoder_file(task)
+    about = _digest([preset.pixels, preset.autoencoder, preset.encoder, *(clip.key for clip in task.clips["train"])])
+    fresh = not task.resume and task.stages == ("autoencoder",)
+    if fresh or not file.exists() or training.load(file, vision.NAME, task.preset)[1].get("about") != about:
+        if "autoencoder" not in task.stages:
+            raise TrainingError(f"{file.name} of these clips is missing; run the stage autoencoder first")
+        _train_autoencoder(task, preset, file, about)
+        remarks.append(f"autoencoder and image encoder: {file}")
+    return vision.load(preset, task.preset, file, task.device)
+
+
+def _train_autoencoder(task: Task, preset: Preset, file: Path, about: str) -> None:
+    clips = [data.pictures(clip, task.cache, preset.pixels) for clip in task.clips["train"]]
+    clips = [clip for clip in clips if len(clip) >= vision.NEIGHBOURS]
+    if not clips:
+        raise TrainingError(f"no clip of at least {vision.NEIGHBOURS} frames in the train split")
+    torch.manual_seed(task.seed)
+    model = vision.Autoencoder(preset)
+    fitted = fit(
+        model,
+        lambda network, batch, generator: network(*batch),
+        vision.batches(clips, preset.autoencoder_batch, task.seed),
+        Settings(
+            steps=preset.autoencoder_steps,
+            learning_rate=2e-3,
+            warmup=20,
+            clip_norm=1.0,
+            ema=0.98,
+            save_every=100,
+            seed=task.seed,
+        ),
+        file.parent / "autoencoder",
+        device=task.device,
+        about=about,
+        resume=task.resume,
+        title=vision.NAME,
+    )
+    model.load_state_dict(load_file(fitted.last))
+    scaling = vision.scale(model.eval().cpu().vae, clips)
+    config = {"model": vision.NAME, "preset": task.preset, "scaling": scaling, "about": about}
+    training.save(file, model.state_dict(), config)
+
+
+def _embedder(task: Task) -> embedding.EmotionEmbedder:
+    file = task.folder.parent / f"{embedding.MODEL}-{task.preset}" / f"{embedding.MODEL}.safetensors"
+    if not file.exists():
+        raise TrainingError(
+            f"{file} is missing, from which the emotion priors come; `bench train {embedding.MODEL} "
+            f"--preset {task.preset}` with the same --data makes it"
+        )
+    return embedding.load(file, task.preset, weights=task.weights, cache=task.cache, device=task.device)
+
+
+def _long_enough(task: Task, preset: Preset, remarks: list[str]) -> dict[str, list[Footage]]:
+    """Clips of a whole window, of the train and val splits. Raises TrainingError where none is left to train on."""
+    least = STEP * (preset.window - 1) + 1
+    kept = {split: [c for c in task.clips.get(split, ()) if c.num_frames >= least] for split in ("train", "val")}
+    short = sum(len(task.clips.get(split, ())) for split in kept) - sum(map(len, kept.values()))
+    if not kept["train"]:
+        raise TrainingError(f"no clip of at least {least} frames in the train split, a window of preset {task.preset}")
+    if short:
+        remarks.append(f"{short} clips left out: fewer than {least} frames, a window")
+    return kept
+
+
+def _start(model: DiceTalk, task: Task, remarks: list[str]) -> None:
+    if UNET in task.weights:
+        checkpoints.initialise(model, task.weights[UNET])
+    else:
+        remarks.append(
+            f"{UNET} is not on this machine: trained from scratch, not as published (`bench weights fetch {UNET}`)"
+        )
+
+
+def _spread(model: DiceTalk, examples: Sequence[Example], seed: int) -> None:
+    """Put the bank's entries where priors are, so that they part the priors from the first step on."""
+    bank = model.emo_model.codebook
+    rng = np.random.default_rng([seed, 4])
+    chosen = rng.choice(
+        len(examples), bank.codebook.num_embeddings, replace=len(examples) < bank.codebook.num_embeddings
+    )
+    means = torch.from_numpy(np.stack([examples[i].prior[0] for i in chosen]))
+    with torch.no_grad():
+        bank.codebook.weight.copy_(bank.fc(means))
+
+
+# --- validation ----------------------------------------------------------------------------------------------------
+
+
+def _validate(examples: Sequence[Example], preset: Preset, seen: Vision, task: Task) -> Any:
+    """Minus the denoising loss on fixed batches of the val split; the first windows of a few clips, real above sampled,
+    go to samples/step-N.png."""
+    batch = data.batches(examples, replace(preset, drops=(0, 0, 0, 0), shuffle_conditions=False), seen.scaling, 0)
+    fixed = [batch(number) for number in range(VALIDATION)]
+    shown = examples[:: max(1, len(examples) // SHOWN)][:SHOWN]
+
+    def validate(model: nn.Module, step: int) -> float:
+        assert isinstance(model, DiceTalk)
+        device = next(model.parameters()).device
+        found = []
+        for number, one in enumerate(fixed):
+            generator = torch.Generator(device).manual_seed(number)
+            given = Batch(*(tensor.to(device) for tensor in one))
+            found.append(float(losses.objective(model, given, generator, preset)["denoising"]))
+        rows = [_row(model, preset, example, seen, str(device)) for example in shown]
+        model.requires_grad_(True)
+        to = task.folder / "samples"
+        to.mkdir(exist_ok=True)
+        Image.fromarray(np.concatenate(rows)).save(to / f"step-{step:08d}.png")
+        return -float(np.mean(found))
+
+    return validate
+
+
+def _row(model: DiceTalk, preset: Preset, example: Example, seen: Vision, device: str) -> np.ndarray[Any, Any]:
+    """A window's frames side by side, real above generated, from the clip's own first frame: (2 H, F W, 3) uint8."""
+    frames = STEP * np.arange(preset.window)
+    track = Track(
+        frames=preset.window,
+        image=np.array(example.latents[0]),
+        seen=np.array(example.embeddings[0]),
+        mask=example.masks[0],
+        heard=lambda numbers: np.stack([example.features[2 * STEP * i : 2 * STEP * i + WINDOW] for i in numbers]),
+        felt=lambda numbers: np.repeat(example.prior[0][None], len(numbers), 0),
+    )
+    made = torch.from_numpy(np.array(Sampler(model, preset, device=device).latents(track, 0)))
+    real = torch.from_numpy(np.float32(seen.scaling) * example.latents[frames])
+    return np.concatenate([np.concatenate(list(seen.decoded(one)), 1) for one in (real, made)])
+
+
+def _digest(of: Any) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
