@@ -75,15 +75,16 @@ def examine(name: str, root: Path, *, digests: bool = False, workers: int = 1) -
     labels = _labels(index.sources)
     look = partial(_look, root=root.absolute())
     seen = dict(_each(look, sorted(labels), workers, "headers"))
+    told = {(finding.check, finding.item) for finding in own}  # the dataset knows more of it
     found = [
-        *own,
         *_from_index(index, own),
         *_unusable(index.sources, seen),
         *_unlike_the_rest(index.sources, seen),
         *_cuts(index.sources, seen),
         *_same_bytes(index.sources, labels, seen, root, own, workers),
     ]
-    plain = (dataclasses.replace(f, item=printable(f.item), detail=printable(f.detail)) for f in found)
+    every = [*own, *(f for f in found if (f.check, f.item) not in told)]
+    plain = (dataclasses.replace(f, item=printable(f.item), detail=printable(f.detail)) for f in every)
     ordered = sorted(set(plain), key=lambda f: (SEVERITIES.index(f.severity), f.check, f.item, f.detail))
     return Diagnosis(len(index.sources), len(labels), ordered)
 
@@ -157,15 +158,16 @@ def _from_index(index: Index, own: Sequence[Finding]) -> Iterator[Finding]:
     told = {(finding.check, finding.item) for finding in own}
     for row in index.rejected:
         name = str(Path(row.source).with_suffix(""))  # HDTF's own checks speak of clips, its index of files
-        if not told & {(row.reason, row.source), (row.reason, name)}:
+        if (row.reason, name) not in told:
             lost = row.reason == "unreadable" or (
                 row.reason not in HARMLESS and Path(row.source).suffix.lower() in MEDIA_SUFFIXES
             )
             fate = "this recording will be lost" if lost else "ignored"
             yield Finding("fatal" if lost else "warning", row.reason, row.source, f"{row.detail}; {fate}")
+    said = {text for f in own for text in (f.detail, f"{f.item}: {f.detail}")}
     for note in index.notes:
         item, _, detail = note.partition(": ")
-        if ("missing", item) not in told:
+        if note not in said:
             yield Finding("warning", "missing", item, detail or "not in the tree")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from parity import (  # noqa: F401  fixtures and hooks
 )
 from samples import tone
 
+from benchmark import engine
 from pipelines import media
 
 # Timing never decides a test: shared machines stall for seconds. Examples follow from the test, so that a run says the
@@ -41,6 +43,41 @@ def real() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+POOL, STOP = engine._pool, engine._stop
+
+
+@pytest.fixture(scope="session")
+def worker_pool() -> Iterator[Callable[[int], ProcessPoolExecutor]]:
+    """One pool of two processes, made anew when a test broke or ended it."""
+    pools: list[ProcessPoolExecutor] = []
+
+    def shared(workers: int) -> ProcessPoolExecutor:
+        if not pools or pools[-1]._broken or pools[-1]._shutdown_thread:
+            pools.append(POOL(2))
+        return pools[-1]
+
+    yield shared
+    for pool in pools:
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="module")
+def one_pool(worker_pool: Callable[[int], ProcessPoolExecutor]) -> Iterator[None]:
+    """Commands of a module share the session's worker processes: each would import everything anew, for longer than
+    it works here. Not where workers must see what a test changed in this one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engine, "_pool", worker_pool)
+        patched.setattr(engine, "_stop", lambda pool: None)
+        yield
+
+
+@pytest.fixture
+def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test of the processes themselves, in a module of `one_pool`."""
+    monkeypatch.setattr(engine, "_pool", POOL)
+    monkeypatch.setattr(engine, "_stop", STOP)
 
 
 @pytest.fixture

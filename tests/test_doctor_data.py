@@ -32,6 +32,8 @@ STUB = (
     b"version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea423c2713d436b5ee50593a9640e0018c1550b5a0002f74\n"
 )
 
+pytestmark = pytest.mark.usefixtures("one_pool")
+
 
 def encode(path: Path, video: str, audio: str = "", *, fps: int = 25, size: tuple[int, int] = (128, 96), seed: int = 0,
            **options: str) -> Path:  # fmt: skip
@@ -333,10 +335,10 @@ def test_a_sound_tree_has_nothing_fatal_and_the_command_says_so(tmp_path: Path) 
     lines = done.output.splitlines()
     assert lines[0] == "warning: missing (21)"
     assert lines[6] == f"  ... and 16 more, all in {tmp_path / 'w/doctor/mead.parquet'}"
-    assert lines[-1].startswith("12 recordings in 24 files: 0 fatal, 21 warning, 1 note;")
+    assert lines[-1].startswith("12 recordings in 24 files: 0 fatal, 21 warning, 2 note;")
     rows = pq.read_table(tmp_path / "w/doctor/mead.parquet")
     assert rows.schema.equals(doctor_data.SCHEMA)
-    assert (rows.num_rows, rows["check"].to_pylist().count("missing")) == (22, 21)
+    assert (rows.num_rows, rows["check"].to_pylist().count("missing")) == (23, 21)
 
     (root / CELL / "003.mp4").write_bytes(STUB)
     done = CliRunner().invoke(bench, [*run, "--out", str(tmp_path / "other.parquet")])
@@ -467,7 +469,11 @@ def test_mead_counts_views_and_numbers() -> None:
         ("warning", "audio_folder", "W017/audio"),
     }
     assert examined(*everything[:-1]) == {("warning", "count", "M003/angry/level_1")}
-    assert examined(*cell("W023", "front", range(20, 58))) == {("note", "views", "all"), ("note", "numbering", "W023")}
+    assert examined(*cell("W023", "front", range(20, 58))) == {
+        ("note", "views", "all"),
+        ("note", "numbering", "W023"),
+        ("note", "count", "W023"),
+    }
 
 
 def dies(paths: list[str]) -> list[str]:
@@ -478,6 +484,7 @@ def dies(paths: list[str]) -> list[str]:
     return [path.upper() for path in paths]
 
 
+@pytest.mark.usefixtures("own_processes")
 def test_a_file_that_crashes_the_reader_costs_itself_alone() -> None:
     answers = dict(doctor_data._each(dies, ["a", "bad", "c"], 1, "test"))
     assert (answers["a"], answers["c"]) == ("A", "C")

@@ -151,15 +151,15 @@ def test_planted_defects(tmp_path: Path) -> None:
     root = touch(tmp_path, *names[1:], "Video_Song_Actor_18/Actor_18/01-02-03-01-01-01-18.mp4")
     index = ravdess.index(root)
     found = {f.check: f for f in ravdess.examine(root, index, digests=False)}
-    assert set(found) == {"count", "folder", "no_sound", "unpublished"}
+    assert set(found) == {"count", "folder", "no_audio", "unpublished"}
     actor = f"Actor_{lost[-6:-4]}"
     assert (found["count"].item, found["count"].detail) == (f"{actor} speech", "59 performances, 60 were recorded")
     assert index.notes == [f"{actor}: speech/neutral/1: 3 of 4"]
     assert found["folder"].item == names[1]
-    assert (found["no_sound"].severity, found["no_sound"].item) == ("fatal", names[2])
+    assert (found["no_audio"].severity, found["no_audio"].item) == ("fatal", names[2])
     assert found["unpublished"].item.endswith("18.mp4")
     touch(root, "sounds/" + Path(silent).name.replace("01-", "03-", 1).replace(".mp4", ".wav"))
-    assert "no_sound" not in {f.check for f in findings(root)}
+    assert "no_audio" not in {f.check for f in findings(root)}
 
 
 @pytest.mark.parametrize("content", [(), ("Actor_01/03-01-08-01-01-01-01.wav",), ("Video_Speech_Actor_01.zip",)])

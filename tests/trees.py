@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import av
@@ -34,12 +35,21 @@ SPEECH = ("speech/happy.wav", "speech/sad.wav")
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%064x\nsize 330000\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Person:
     """frames (T, SIDE, SIDE, 3) uint8 at 25 a second; sound (n,) at RATE."""
 
     frames: np.ndarray
     sound: np.ndarray
+
+    @cached_property
+    def face(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of what the face covers over all frames, with a margin."""
+        found = faces.boxes(faces.track(lambda: iter(self.frames[::10]), 2.5).points)
+        low, high = found[:, :2].min(0), found[:, 2:].max(0)
+        margin = 0.1 * (high - low)
+        left, top, right, bottom = np.rint(np.clip([low - margin, high + margin], 0, SIDE)).astype(int).ravel()
+        return left, top, right, bottom
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +130,7 @@ def number(frame: np.ndarray) -> int:
 def film(person: Person, count: int, size: tuple[int, int], box: tuple[int, int, int, int]) -> Iterator[np.ndarray]:
     """`count` frames of (width, height) with the person's face, cut close, in the middle of `box` (left, top, width,
     height) and half as large; around it the colour of the frame's number."""
-    found = faces.boxes(faces.track(lambda: iter(person.frames[::5]), 5.0).points)
-    low, high = found[:, :2].min(0), found[:, 2:].max(0)
-    margin = 0.1 * (high - low)
-    (left, top), (right, bottom) = np.rint(np.clip([low - margin, high + margin], 0, SIDE)).astype(int)
+    left, top, right, bottom = person.face
     scale = min(box[2], box[3]) / 2 / max(right - left, bottom - top)
     width, height = round((right - left) * scale), round((bottom - top) * scale)
     x, y = box[0] + (box[2] - width) // 2, box[1] + (box[3] - height) // 2
@@ -389,7 +396,7 @@ def ravdess(root: Path, filmed: Footage) -> list[Planted]:
     write(root / cut_off, filmed.take(3, 14, NTSC))
     media.write_bytes(root / cut_off, (root / cut_off).read_bytes()[:20_000])
     return [
-        Planted("a video whose sound is not there", ("fatal", "no_sound", mute), ("no_audio", mute)),
+        Planted("a video whose sound is not there", ("fatal", "no_audio", mute), ("no_audio", mute)),
         Planted("neutral at strong intensity", ("fatal", "neutral_level", strong), ("neutral_level", strong)),
         Planted("a recording of nobody", None, ("no_face", wall)),
         Planted("a file that is cut off", ("fatal", "truncated", cut_off), ("not_media", cut_off)),

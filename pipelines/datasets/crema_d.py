@@ -67,6 +67,7 @@ AUDIO_SUFFIXES = {".wav", ".mp3"}
 DEMOGRAPHICS, LIST, VOTES, DIGESTS = (
     "VideoDemographics.csv", "SentenceFilenames.csv", "summaryTable.csv", "media_sha256.tsv",
 )  # fmt: skip
+UNKNOWN = f"the actor is not in {DEMOGRAPHICS}"
 METADATA = {DEMOGRAPHICS, LIST, VOTES, DIGESTS}
 COMPANIONS = {  # of the published repository, not read
     "README.md", "LICENSE", "LICENSE.txt", "tabulatedVotes.csv", "finishedResponses.csv", "finishedEmoResponses.csv",
@@ -135,7 +136,7 @@ def index(root: Path) -> Index:
         else:
             kept = printable(paths[0])
             tree.rejected.extend(_row(path, "duplicate", f"the same sound as {kept}") for path in paths[1:])
-    notes = metadata.faults + [f"{actor}: no demographics" for actor in _unknown(sources, metadata)]
+    notes = metadata.faults + [f"{actor}: {UNKNOWN}" for actor in _unknown(sources, metadata)]
     actors = {source.identity for source in sources}
     for actor, stems in _missing(tree.videos, metadata.published).items():
         if actor not in actors:
@@ -435,7 +436,7 @@ def _joins(sources: Iterable[Source], metadata: _Metadata, paths: Mapping[str, s
         if name not in paths:
             yield Finding("note", "metadata", name, "not in the tree: its columns will be missing")
     for actor in _unknown(sources, metadata):
-        yield Finding("warning", "demographics", actor, f"the actor is not in {DEMOGRAPHICS}")
+        yield Finding("warning", "demographics", actor, UNKNOWN)
     if VOTES in paths:
         for kind in ("voice", "face", "multimodal"):
             without = [s.clip_id for s in sources if f"{kind}_vote" not in metadata.votes.get(s.clip_id, {})]

@@ -17,7 +17,8 @@ from pipelines.manifest import EMOTIONS, Rejected
 
 NAME = "mead"
 VIEWS = ("front", "left_30", "left_60", "right_30", "right_60", "top", "down")
-FEWEST = 12  # clips of a cell in the published lists; most have 30, neutral 40
+FEWEST = 12  # clips of a cell in the published lists
+USUAL = {"neutral": (40,), "other": (29, 30)}  # of nearly all cells: most have 30, 127 have 29
 CELLS = tuple((e, level) for e in EMOTIONS for level in ((1,) if e == "neutral" else (1, 2, 3)))
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv"}
 AUDIO_SUFFIXES = {".m4a", ".wav", ".aac", ".mp3", ".flac"}
@@ -63,21 +64,29 @@ def index(root: Path, dataset: str = NAME) -> Index:
 
 
 def examine(root: Path, index: Index, *, digests: bool) -> Iterator[Finding]:
-    """Cells (identity, emotion, level) with fewer clips than any that was published or with other counts in other
-    views, views and sound folders that are missing, and gaps in the numbers. Names tell all of it: no file is read.
+    """Cells (identity, emotion, level) with fewer clips than any that was published, with other counts in other views
+    or with other counts than most cells; views and sound folders that are missing, and gaps in the numbers. Names tell
+    all of it: no file is read.
     """
     takes: dict[tuple[str, str, int | None], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for source in index.sources:
         takes[source.identity, source.emotion, source.intensity][source.view].add(source.take)
+    unusual: dict[str, list[str]] = defaultdict(list)
     for (identity, emotion, level), views in sorted(takes.items()):
         counts = {view: len(views[view]) for view in sorted(views, key=VIEWS.index)}
+        usual = USUAL["neutral" if emotion == "neutral" else "other"]
         item = f"{identity}/{emotion}/level_{level}"
         shown = ", ".join(f"{count} in {view}" for view, count in counts.items())
         if len(set(counts.values())) > 1:
             yield Finding("warning", "count", item, f"views differ: {shown}")
         elif max(counts.values()) < FEWEST:
-            usual = 40 if emotion == "neutral" else 30
-            yield Finding("warning", "count", item, f"{shown}; most cells have {usual}, none published under {FEWEST}")
+            detail = f"{shown}; most cells have {usual[-1]}, none published under {FEWEST}"
+            yield Finding("warning", "count", item, detail)
+        elif max(counts.values()) not in usual:
+            unusual[identity].append(f"{emotion}/level_{level} {max(counts.values())}")
+    for identity, cells in unusual.items():
+        some = ", ".join(cells[:4]) + (f" and {len(cells) - 4} more" if len(cells) > 4 else "")
+        yield Finding("note", "count", identity, f"cells without the usual 29 or 30 clips, or 40 of neutral: {some}")
     yield from _views(index.sources)
     yield from _gaps(takes)
     with_sound = {source.identity for source in index.sources if source.audio is not None}

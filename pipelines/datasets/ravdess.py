@@ -94,7 +94,7 @@ def examine(root: Path, index: Index, *, digests: bool) -> Iterator[Finding]:
         channel = source.extra["vocal_channel"]
         if source.audio is None and source.clip_id.startswith("02"):
             detail = "video alone (02), and its sound (03) is not in the tree: prepare rejects it as no_audio"
-            yield Finding("fatal", "no_sound", printable(source.video), detail)
+            yield Finding("fatal", "no_audio", printable(source.video), detail)
         if cell not in _cells(source.identity, channel):
             detail = f"no {channel} of {source.emotion} by {source.identity} was published: renamed?"
             yield Finding("warning", "unpublished", printable(source.video), detail)
