@@ -2,6 +2,7 @@
 
 import re
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -28,6 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@cache
 def tracked(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks (T, 478, 2) at 25 fps with every face found, and the RMS of the sound of each frame (T,)."""
     found = faces.track(lambda: media.read_frames(path))
@@ -98,12 +100,12 @@ def test_media_is_2997_fps_with_48_khz_sound(root: Path) -> None:
     assert abs(len(media.read_audio(path, 48_000)) / 48_000 - seconds) < 0.08
 
 
+@pytest.mark.usefixtures("one_pool")
 def test_bytes_depend_on_the_job_alone(root: Path, tmp_path: Path) -> None:
     """Rendered third in this process or first in another: the same file."""
-    todo = [demo.Job(tmp_path, *clip) for clip in (ANGRY, HAPPY_LOW)]
-    assert all(outcome.error is None for outcome in engine.run(demo.render_clip, todo, workers=2))
-    for clip in (ANGRY, HAPPY_LOW):
-        assert demo.Job(tmp_path, *clip).path.read_bytes() == demo.Job(root, *clip).path.read_bytes()
+    (outcome,) = engine.run(demo.render_clip, [demo.Job(tmp_path, *ANGRY)], workers=1)
+    assert outcome.error is None
+    assert outcome.item.path.read_bytes() == demo.Job(root, *ANGRY).path.read_bytes()
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from pipelines.datasets import Source
 from pipelines.manifest import Clip
 from pipelines.stages import Settings, prepare_clip
 
+pytestmark = pytest.mark.usefixtures("one_pool")
+
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:

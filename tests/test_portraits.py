@@ -34,6 +34,8 @@ emotion_video = "random"
 emotion_dataset = "tiny"
 """
 
+pytestmark = pytest.mark.usefixtures("one_pool")
+
 
 def touch(root: Path, *names: str) -> Path:
     for name in names:

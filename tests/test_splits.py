@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import presets, splits
@@ -29,8 +29,9 @@ people = st.dictionaries(
     st.from_regex(r"[MW]0[0-9]{2}", fullmatch=True),
     st.dictionaries(st.sampled_from(EMOTIONS), st.integers(1, 12), min_size=1),
     min_size=1,
-    max_size=30,
+    max_size=16,
 )
+few = settings(max_examples=40)  # of up to 1,536 recordings each
 
 
 def recordings(counts: dict[str, dict[str, int]]) -> list[Source]:
@@ -50,6 +51,7 @@ def where(card: Card, sources: list[Source], key: Callable[[Source], str | None]
 # --- the ratio -------------------------------------------------------------------------------------------------------
 
 
+@few
 @given(people, st.integers(0, 5), st.sampled_from(FRACTIONS))
 def test_ratio_never_splits_an_identity(counts, seed: int, fractions: tuple[float, float, float]) -> None:
     sources = recordings(counts)
@@ -65,6 +67,7 @@ def test_ratio_never_splits_an_identity(counts, seed: int, fractions: tuple[floa
     assert not [s for s, f in zip(SPLITS, fractions, strict=True) if not f and card.identities[s]]
 
 
+@few
 @given(people, st.integers(0, 5), st.sampled_from(FRACTIONS), st.sampled_from(["sentence", "both", "clip"]))
 def test_ratio_by_other_units(counts, seed: int, fractions: tuple[float, float, float], by: splits.By) -> None:
     sources = recordings(counts)
@@ -81,6 +84,7 @@ def test_ratio_by_other_units(counts, seed: int, fractions: tuple[float, float, 
     assert json.loads(card.json())["shared_identities"] == sorted(overlap)
 
 
+@few
 @given(people, st.sampled_from(EMOTIONS), st.sampled_from(["identity", "sentence", "both", "clip"]))
 def test_a_held_out_emotion_is_in_the_test_split_alone(counts, emotion: str, by: splits.By) -> None:
     sources = recordings(counts)
@@ -175,6 +179,7 @@ def test_the_demo_has_its_own_split() -> None:
 # --- the sampling of EAT-Face ----------------------------------------------------------------------------------------
 
 
+@few
 @given(people, st.integers(1, 400), st.randoms(use_true_random=False))
 def test_a_sample_is_exact_in_number_and_even(counts, count: int, random) -> None:
     sources = recordings(counts)
@@ -189,6 +194,7 @@ def test_a_sample_is_exact_in_number_and_even(counts, count: int, random) -> Non
     assert {s.clip_id for s in presets.sample(sources, count)} == {s.clip_id for s in drawn}
 
 
+@few
 @given(people)
 def test_halves_by_clip_halve_every_cell(counts) -> None:
     sources = recordings(counts)
