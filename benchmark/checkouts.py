@@ -180,9 +180,11 @@ class Checkout:
         path.unlink(missing_ok=True)  # never through a link into the checkout
         if kind == "portrait":
             quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
-            done, data = cv2.imencode(path.suffix, request.reference[..., ::-1], quality)
+            side = self._call.side
+            image = _resized(request.reference, (side, side)) if side else request.reference
+            done, data = cv2.imencode(path.suffix, image[..., ::-1], quality)
             if not done:
-                raise GenerationError(f"the portrait {request.reference.shape} cannot be written as {path.suffix}")
+                raise GenerationError(f"the portrait {image.shape} cannot be written as {path.suffix}")
             path.write_bytes(data.tobytes())
         elif kind == "speech":
             media.write_wav(path, request.audio, request.sample_rate)
@@ -239,10 +241,15 @@ class Checkout:
         if not 1 / STRETCH < stretch < STRETCH:
             size = f"{first.shape[1]}x{first.shape[0]}"
             raise GenerationError(f"wrote pictures of {size} for a portrait of {width}x{height}")
-        way = cv2.INTER_AREA if first.shape[0] > height else cv2.INTER_CUBIC
         for frame in chain([first], cut):
-            whole = frame.shape[:2] == (height, width)
-            yield frame if whole else np.asarray(cv2.resize(frame, (width, height), interpolation=way), np.uint8)
+            yield _resized(frame, (width, height))
+
+
+def _resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if picture.shape[1::-1] == size:
+        return picture
+    way = cv2.INTER_AREA if picture.shape[1] > size[0] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, size, interpolation=way), np.uint8)
 
 
 def _cut(frame: NDArray[np.uint8], call: Call) -> NDArray[np.uint8]:

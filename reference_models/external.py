@@ -63,6 +63,7 @@ class Call:
     stage       file to be made to what it is: "portrait" (.png, .jpg), "speech" (.wav, 16 kHz), "held video" (.mp4, the
                 portrait with the speech at 25 fps), "emotion video" (.mp4), or "prepared": what the user has made with
                 the method's own tools, as WORKSPACE/inputs/METHOD/<stem>/<pair_id><suffix>
+    side        of the portrait, where the method takes one size alone, in pixels; 0: as it is
     emotions    MEAD's word to the method's; a word that is missing is a reason. Empty: {emotion} is not used
     config      YAML file of the checkout that is rewritten, under its own name, with the keys of `settings` replaced
     before      command that is run first, in the folder `before_in`
@@ -84,6 +85,7 @@ class Call:
     stage: Mapping[str, str]
     repository: str = ""
     commit: str = ""
+    side: int = 0
     emotions: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
