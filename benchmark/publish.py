@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -264,9 +265,16 @@ def _joined(
     conditioning = {row.conditioning for row in before.rows if row.ranked}
     alike = conditioning.pop() if len(conditioning) == 1 else ""
     names = dict.fromkeys(cell.method for cell in cells if cell.method not in known)
-    new = [Row(method, method, conditioning=alike) for method in names]
+    references = _references()
+    new = [Row(method, method, method not in references, alike) for method in names]
     joined = Measured([*before.cells, *cells], [*before.rows, *new], [*before.notes, *notes])
     return {**measured, group: joined}
+
+
+def _references() -> set[str]:
+    """Names of rows that are never ranked, for results of which only the name is known."""
+    shipped = {name: tomllib.loads(path.read_text("utf-8")) for name, path in configs.shipped("methods").items()}
+    return {*ORDER, *(name for name, of in shipped.items() if of.get("kind") == "baseline")}
 
 
 def _signs(found: _Results, common: bool) -> list[str]:

@@ -110,7 +110,8 @@ def verify(folder: Path, tidy: Path | None = None) -> Verified:
             problems.append(str(error))
     methods = len({row.method for row in found.rows})
     summary = f"{len(found.rows)} rows of {methods} methods, {len(found.records)} runs; {told}; "
-    return Verified(list(map(plain, problems)), summary + (f"{len(problems)} problems" if problems else "in order"))
+    said = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "in order"
+    return Verified(list(map(plain, problems)), summary + said)
 
 
 def people_differ(rows: Sequence[Result]) -> list[str]:

@@ -540,6 +540,11 @@ def test_the_command_prints_every_table_of_the_papers_and_says_what_does_not_fit
     code, text = run("--layout", "eat-face-table-3", "--ratings", str(path))
     assert code == 0
     assert "| m2 | **4.000** | **4.000** | **4.000** | **4.000** |" in text
+    aspects = ("Emo.", "Vis-Q.", "Sync.", "ID-P")
+    path = study(tmp_path, *(f"p,{m},v,{a},{n}" for m, n in (("m1", 3), ("m2", 4), ("still", 9)) for a in aspects))
+    code, text = run("--layout", "eat-face-table-3", "--ratings", str(path))
+    assert "| still | 9.000 | 9.000 | 9.000 | 9.000 |" in text  # a baseline is not ranked here either
+    assert "| m2 | **4.000** |" in text
     for words, message in (
         (["--published-only"], "needs --layout"),
         (["--layout", "dice-talk-table-9"], "did you mean 'dice-talk-table-"),
