@@ -13,7 +13,7 @@ priors of two types do not compare.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,7 @@ def spread(frames: NDArray[Any], count: int = FRAMES) -> NDArray[Any]:
 def aligned(points: NDArray[Any], shape: Exact) -> Exact:
     """(N, P, 3) faces moved, turned and scaled onto `shape` (P, 3), centred: least squares over similarities (Umeyama
     1991). Raises GenerationError for a face whose points lie on one spot, or are not finite."""
-    centred = points.astype(np.float64) - points.astype(np.float64).mean(1, keepdims=True)
-    size = (centred**2).sum((1, 2))
-    if not (np.isfinite(size).all() and (size > 0).all()):
-        raise GenerationError("a face mesh that is not finite, or all on one spot; expected the points of a face")
+    centred, size = _centred(points)
     u, s, vt = np.linalg.svd(np.einsum("npi,pj->nij", centred, shape))
     flip = np.ones_like(s)
     flip[:, 2] = np.sign(np.linalg.det(u @ vt))
@@ -127,9 +124,10 @@ def projected(points: NDArray[Any], shape: Exact | None, basis: Exact) -> Array:
 def _directions(clips: Sequence[Footage]) -> tuple[Exact, Exact]:
     """Mean face (478, 3) of unit size, and (1434, 64): principal directions about each person's mean. A person's own
     face is no expression: as in a morphable model, identity has other directions."""
-    first = clips[0].points()[0].astype(np.float64)
-    shape = _normal(first)
-    shape = _normal(_mean(clips, lambda points: aligned(points, shape)))
+    from scipy.linalg import eigh
+
+    shape = _normal(clips[0].points()[0])
+    shape = _normal(np.concatenate([aligned(spread(clip.points()), shape) for clip in clips]).mean(0))
     people: dict[tuple[str, str], list[Exact]] = {}
     for clip in clips:
         flat = (aligned(spread(clip.points()), shape) - shape).reshape(-1, shape.size)
@@ -140,8 +138,8 @@ def _directions(clips: Sequence[Footage]) -> tuple[Exact, Exact]:
         about -= about.mean(0)
         scatter += about.T @ about
         count += len(about) - 1
-    values, vectors = np.linalg.eigh(scatter)
-    values, vectors = values[::-1][: SIZES[MESH]], vectors[:, ::-1][:, : SIZES[MESH]]
+    values, vectors = eigh(scatter, subset_by_index=[shape.size - SIZES[MESH], shape.size - 1])
+    values, vectors = values[::-1], vectors[:, ::-1]
     if not values[-1] > 1e-9 * values[0]:
         raise TrainingError(
             f"{MESH}: {count + len(people)} frames of {len(people)} people do not span {SIZES[MESH]} directions; "
@@ -151,15 +149,19 @@ def _directions(clips: Sequence[Footage]) -> tuple[Exact, Exact]:
     return shape, vectors * np.sign(vectors[largest, np.arange(SIZES[MESH])])  # a sign of its own for each direction
 
 
-def _mean(clips: Sequence[Footage], of: Callable[[NDArray[Any]], Exact]) -> Exact:
-    sums = [of(spread(clip.points())) for clip in clips]
-    total: Exact = np.concatenate(sums).mean(0)
-    return total
+def _centred(faces: NDArray[Any]) -> tuple[Exact, Exact]:
+    """Faces (N, P, 3) about their means, and the sums of squares (N,)."""
+    exact = faces.astype(np.float64)
+    centred = exact - exact.mean(1, keepdims=True)
+    size = (centred**2).sum((1, 2))
+    if not (np.isfinite(size).all() and (size > 0).all()):
+        raise GenerationError("a face mesh that is not finite, or all on one spot; expected the points of a face")
+    return centred, size
 
 
-def _normal(shape: Exact) -> Exact:
-    centred = shape - shape.mean(0)
-    normal: Exact = centred / np.sqrt((centred**2).sum())
+def _normal(face: NDArray[Any]) -> Exact:
+    centred, size = _centred(face[None])
+    normal: Exact = centred[0] / np.sqrt(size[0])
     return normal
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ MODEL = "dice-talk-embedder"
 BATCH = 16  # windows at once
 
 Array = NDArray[np.float32]
-Modality = Literal["both", "audio", "video"]
+Modality = Literal["audio", "video", "both"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 @dataclass(frozen=True, slots=True)
