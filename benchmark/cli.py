@@ -756,24 +756,31 @@ def metrics_show(name: str) -> None:
 
 @bench.group("methods")
 def methods_group() -> None:
-    """Methods that can be generated and scored: list, show."""
+    """Methods that can be generated and scored: list, show, check a checkout of somebody's method."""
 
 
 @methods_group.command("list")
 @click.pass_obj
 def methods_list(workspace: Path) -> None:
-    """List the methods of the package and of WORKSPACE/methods.
+    """List the methods of the package and of WORKSPACE/methods, and whose checkout is known here.
 
     \b
     Examples:
       bench methods list
     """
-    from benchmark import configs
+    from benchmark import checkouts, configs
     from benchmark.generate import load_method
 
+    click.echo(f"{'name':24}{'kind':10}{'conditioning':13}{'driven by':16}{'checkout':10}{'licence':32}title")
     for name in sorted(configs.available("methods", workspace)):
         method = load_method(name, workspace)
-        click.echo(f"{name:24}{method.kind:10}{method.conditioning:13}{method.licence:16}{method.title}")
+        place = "-"
+        if method.call is not None:
+            place = "known" if checkouts.find(name, method.call, workspace) else "wanted"
+        about = (
+            f"{method.kind:10}{method.conditioning:13}{method.driven_by or '-':16}{place:10}{method.licence[:30]:32}"
+        )
+        click.echo(f"{name:24}{about}{method.title}")
 
 
 @methods_group.command("show")
@@ -792,6 +799,34 @@ def methods_show(workspace: Path, name: str) -> None:
     path = configs.find("methods", name, workspace)
     load_method(name, workspace)
     click.echo(f"{path.read_text(encoding='utf-8')}\n# {path}")
+
+
+@methods_group.command("check")
+@click.argument("name")
+@click.option("--repo", type=click.Path(path_type=Path), help="Folder of the checkout; remembered once it is whole.")
+@click.option("--python", "interpreter", default="python3", show_default=True, help="Interpreter of its environment.")
+@protocol_option
+@device_option
+@click.pass_obj
+def methods_check(
+    workspace: Path, name: str, repo: Path | None, interpreter: str, protocol_name: str, device: str
+) -> None:
+    """Say what a method lacks here, or prove it on the first clip of a protocol; exits with 1 if that fails.
+
+    \b
+    Examples:
+      bench methods check sadtalker                  the steps, where nothing is there yet
+      bench methods check sadtalker --repo ~/SadTalker --python ~/SadTalker/.venv/bin/python --device cuda
+      bench methods check my-method.toml
+    """
+    from benchmark import protocol
+    from benchmark import trial as job
+
+    asked = protocol.load(protocol_name, workspace)
+    tried = job.check(name, repo, interpreter, asked, workspace, device)
+    click.echo("\n".join(tried.lines))
+    if not tried.passed:
+        raise SystemExit(1)
 
 
 @bench.command()
@@ -1244,8 +1279,8 @@ def embed(workspace: Path, /, data: tuple[str, ...], modality: str, **chosen: An
     """Emotion priors of a prepared dataset, by DICE-Talk's embedder.
 
     Writes an embedding table for each modality to WORKSPACE/embeddings, for `bench clusters` and `bench figures tsne`,
-    with its clustering strengths; with all modalities, Table 5 of DICE-Talk; and beside the checkpoint priors.npz, the
-    mean prior of each emotion over the train split, with which Ours-P generates.
+    with its clustering strengths; with all modalities, Table 5 of DICE-Talk; and NAME-priors.npz, the mean prior of
+    each emotion over the train split, as the training left it of its own clips beside the checkpoint for Ours-P.
 
     \b
     Examples:

@@ -559,7 +559,7 @@ def _contents(run: _Run, members: Sequence[Pair], found: Mapping[str, Extracted]
         "protocol": {**asdict(asked), "digest": asked.digest},
         "pairs": protocol.pairs_digest(members),
         "split": protocol.split_of(asked, run.workspace),
-        "method": asdict(run.method),
+        "method": generate.described(run.method),
         "metrics": {
             m.name: {
                 "version": m.version,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import importlib
+import importlib.util
 import inspect
 import json
 import math
 import os
+import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache, partial
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +43,8 @@ WORDS = ("title", "licence", "driven_by", "train", "instead")  # of a method; th
 class Method:
     """One TOML file of methods/.
 
-    generator     "module:Class" with `generate(request)`, built as Class(**options) once a process
+    generator     "module:Class" or "file.py:Class" (beside the method's file) with `generate(request)`, built as
+                  Class(**options) once a process
     call          instead: how somebody's checkout is run (reference_models.external)
     kind          "baseline" rows may read the real frames whatever the conditioning
     audio         "target": the sound of the pair; "shuffled": that of another pair, cut or repeated to length
@@ -149,6 +152,8 @@ def load_method(name_or_path: str, workspace: Path) -> Method:
         raise BenchError(f"{path}: expected either generator = 'module:Class' or a table [call]")
     if not method.licence:
         raise BenchError(f"{path}: the key 'licence' is missing")
+    if method.generator.partition(":")[0].endswith(".py"):
+        method = replace(method, generator=str((path.parent / method.generator).resolve()))
     if method.call is not None:
         checkouts.validate(method.call, str(path))
         if method.call.repo:
@@ -179,7 +184,8 @@ def generate(
     model of reference_models all files of its folder; what those import is not looked at), with other options, other
     weights or checkpoints, or from other clips; of a checkout, its code and configuration.
     A pair that fails is recorded with its reason and tried again next time; the others go on. With device "cuda" and
-    several GPUs each worker has one of them. Two runs at once on one folder make each video once: the second waits.
+    several GPUs each worker has one of them, and there is no more than one worker a GPU. Two runs at once on one
+    folder make each video once: the second waits.
 
     Raises BenchError when files that it needs are missing, when the generator cannot be built, when its conditioning
     is not the protocol's, when the dataset is not there, or when the videos cannot be written.
@@ -212,7 +218,10 @@ def generate(
     to = folder(method.name, asked, workspace)
     writable(to)
     done, todo = {}, []
-    for job in islice(_jobs(members, method, asked, code), first):
+    jobs: Iterable[_Job] = _jobs(members, method, asked, code)
+    if first is not None:
+        jobs = islice((job for job in jobs if _served(method, job.pair)), first)
+    for job in jobs:
         if job.pair.error is not None:
             done[job.pair.pair_id] = Made(job.pair.pair_id, job.key, None, 0.0, job.pair.error)
         elif not fresh and (made := _recorded(to, job)):
@@ -223,6 +232,7 @@ def generate(
         if time.time() - left.stat().st_mtime > DAY:
             left.unlink(missing_ok=True)
     make = partial(_make, plan)
+    workers = min(workers, len(plan.gpus) or workers)
     progress = tqdm(
         total=len(done) + len(todo), initial=len(done), desc=f"generate {method.name}", unit="clip", disable=None
     )
@@ -256,6 +266,20 @@ def files(method: Method, workspace: Path) -> dict[str, Path]:
         instead = f"; {method.instead} runs without them" if method.instead else ""
         raise BenchError(f"{method.name}: {len(missing)} files are missing: {', '.join(missing)}{instead}")
     return found
+
+
+def described(method: Method) -> dict[str, Any]:
+    """The method as records hold it: not where its file or checkout lies."""
+    about = asdict(method) | {"generator": method.generator.rpartition("/")[2]}
+    if method.call is not None:
+        about["call"] = checkouts.contents(about["call"])
+    return about
+
+
+def _served(method: Method, pair: Pair) -> bool:
+    """Whether a trial may use this pair: it has all it needs, and a word that the method knows."""
+    words = method.call.emotions if method.call else {}
+    return pair.error is None and (not words or pair.prompt in words)
 
 
 def gpus() -> tuple[str, ...]:
@@ -339,9 +363,7 @@ def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: Sequen
     seen = {pair.pair_id: pair for pair in members}
     if method.pictures == "stranger":
         seen = strangers(members, asked.seed)
-    contents = {k: v for k, v in asdict(method).items() if k not in WORDS}
-    if method.call is not None:
-        contents["call"] = checkouts.contents(contents["call"])
+    contents = {k: v for k, v in described(method).items() if k not in WORDS}
     for pair in members:
         donor, shown, target = given[pair.pair_id], seen[pair.pair_id], pair.target
         seed = protocol.seeded(asked.seed, pair.pair_id) % 2**31
@@ -367,12 +389,25 @@ def _recorded(to: Path, job: _Job) -> Made | None:
     return made if made.key == job.key and whole else None
 
 
+def _module(name: str) -> ModuleType:
+    """The module of that name, or of that file."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+    if spec is None or spec.loader is None or not Path(name).is_file():
+        raise ImportError(f"{name}: no such file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where inspect looks for it
+    spec.loader.exec_module(module)
+    return module
+
+
 @lru_cache(maxsize=1)
 def _generator(spec: str, options: str, paths: str, device: str) -> Generator:
-    module, _, name = spec.partition(":")
+    module, _, name = spec.rpartition(":")
     arguments = {**json.loads(options), **{key: Path(path) for key, path in json.loads(paths).items()}}
     try:
-        cls = getattr(importlib.import_module(module), name)
+        cls = getattr(_module(module), name)
         if "device" in inspect.signature(cls).parameters:
             arguments["device"] = device
         made: Generator = cls(**arguments)
