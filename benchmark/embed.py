@@ -51,7 +51,7 @@ def embed(
       WORKSPACE/embeddings/<checkpoint>/<data>-<splits>-<modality>.parquet   identity, emotion, intensity, clip_id,
                         dataset, split, embedding (256 float32): for `bench clusters` and `bench figures tsne`
       ... .clusters.csv beside it, where an identity has two emotions of two clips
-      priors.npz beside the checkpoint: the mean over the train split, from both modalities; where both are asked for
+      <data>-priors.npz the mean over the train split for each emotion, from both modalities; where both are asked for
       Table 5 of DICE-Talk with these rows, where all three are
 
     data        names of the datasets and their manifests
@@ -78,7 +78,11 @@ def embed(
             tables = {of: to / f"{stem}-{of}.parquet" for of in modalities}
             for of, table in tables.items():
                 _write(table, chosen, _vectors(loaded, [clip for _, clip in chosen], of))
-            made = _priors(loaded, found["train"], path) if "both" in modalities and found["train"] else None
+            made = (
+                _priors(loaded, found["train"], to / f"{'+'.join(data)}-{priors.NAME}")
+                if "both" in modalities and found["train"]
+                else None
+            )
     except (GenerationError, media.MediaError) as error:
         raise BenchError(" ".join(str(error).split())) from error
     told = [f"{loaded.views.coefficients.type}, {loaded.views.speech.id}, embedder {loaded.digest[:12]}"]
@@ -144,11 +148,10 @@ def _write(path: Path, chosen: Sequence[tuple[str, Footage]], vectors: Sequence[
         pq.write_table(table, temporary)
 
 
-def _priors(embedder: EmotionEmbedder, clips: Sequence[Footage], checkpoint: Path) -> Path | None:
-    """priors.npz beside the checkpoint, or None where no clip of the train split has an emotion."""
+def _priors(embedder: EmotionEmbedder, clips: Sequence[Footage], path: Path) -> Path | None:
+    """The file of mean priors, or None where no clip of the train split has an emotion."""
     made = priors.average(embedder, tqdm(clips, desc="priors", unit="clip", disable=None))
     if not made.means:
         return None
-    path = checkpoint.with_name("priors.npz")
     priors.write(made, path)
     return path

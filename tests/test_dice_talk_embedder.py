@@ -285,6 +285,19 @@ def test_the_best_step_is_kept(trained: Trained) -> None:
     assert all(torch.equal(kept[f"network.{name}"], tensor) for name, tensor in best.items())
 
 
+def test_the_control_has_the_sound_and_emotion_of_others() -> None:
+    clips = talkers.people("a", "b", takes=3)
+    mixed = embedder_data.shuffled(clips, 0)
+    assert [clip.clip_id for clip in mixed] == [clip.clip_id for clip in clips]
+    assert [clip.points for clip in mixed] == [clip.points for clip in clips]
+    assert sorted(clip.emotion for clip in mixed) == sorted(clip.emotion for clip in clips)
+    assert sum(a.audio is b.audio for a, b in zip(mixed, clips, strict=True)) < 4
+    heard = {clip.audio: clip.emotion for clip in clips}
+    assert all(heard[clip.audio] == clip.emotion for clip in mixed)
+    assert len({clip.key for clip in (*mixed, *clips)}) == 2 * len(clips)
+    assert embedder_data.shuffled(clips, 0) == mixed != embedder_data.shuffled(clips, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,17 @@ def stacked(items: Sequence[tuple[Array, Array, NDArray[np.bool_]]]) -> Batch:
         name: torch.from_numpy(np.stack(part))
         for name, part in zip(("coefficients", "speech", "mask"), zip(*items, strict=True), strict=True)
     }
+
+
+def shuffled(clips: Sequence[Footage], seed: int) -> list[Footage]:
+    """Each clip with the sound and the emotion of another, drawn once from the seed: a control that must learn nothing
+    of emotions."""
+    order = np.random.default_rng(seed).permutation(len(clips))
+    others = [clips[index] for index in order]
+    return [
+        replace(clip, emotion=other.emotion, audio=other.audio, key=f"{clip.key} {other.key}")
+        for clip, other in zip(clips, others, strict=True)
+    ]
 
 
 class Batches:

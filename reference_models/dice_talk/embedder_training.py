@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from reference_models import training
 from reference_models.base import Footage
-from reference_models.dice_talk import coefficients, embedder_data, speech
+from reference_models.dice_talk import coefficients, embedder_data, embedding, priors, speech
 from reference_models.dice_talk.embedder import Embedder, Gaussian, Size
 from reference_models.dice_talk.embedder_data import Batch, Batches, Views
 from reference_models.dice_talk.embedder_losses import info_nce, same_as
@@ -31,7 +31,8 @@ VALIDATED = 256  # clips of the val split at most
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """coefficients and speech name the front ends; window is in frames of 25 fps; drop as embedder_data.Batches."""
+    """coefficients and speech name the front ends; window is in frames of 25 fps; drop as embedder_data.Batches;
+    shuffle_conditions: a control, as embedder_data.shuffled."""
 
     size: Size = Size()  # noqa: RUF009 - frozen
     coefficients: str = coefficients.MORPHABLE
@@ -44,6 +45,7 @@ class Preset:
     learning_rate: float = 1e-4
     steps: int = 20_000
     every: int = 500  # steps from one checkpoint, and one look at the val split, to the next
+    shuffle_conditions: bool = False
 
 
 _PRESETS = {
@@ -65,25 +67,18 @@ WEIGHTS = {"full": (speech.WHISPER, coefficients.LANDMARKER), "tiny": (coefficie
 
 
 def train(task: Task) -> Trained:
-    """Fit the front ends and train the network; keeps the step that is best on the val split, where there is one.
+    """Fit the front ends and train the network; keeps the step that is best on the val split, where there is one, and
+    leaves priors.npz, the mean prior of each emotion, beside the model.
 
     Raises TrainingError, GenerationError, and FitError as the training loop.
     """
     start = time.perf_counter()
     preset = _preset(task)
-    clips, remarks = task.clips["train"], []
-    landmarker, whisper = (task.weights.get(name) for name in (coefficients.LANDMARKER, speech.WHISPER))
-    heard_by = preset.speech
-    if heard_by == speech.WHISPER:
-        heard_by = speech.available(whisper)
-        if whisper is None:
-            remarks.append(f"{speech.WHISPER} is not on this machine: trained on {speech.LOG_MEL}, another front end")
-    ear = speech.speech(heard_by, whisper, task.device)
-    seen = coefficients.fit(preset.coefficients, clips, task.cache, landmarker)
-    views = embedder_data.fit(seen, ear, clips, task.cache)
-    for clip in tqdm([*clips, *_validated(task)], desc="clips", unit="clip", disable=None):
-        views(clip)  # computed and stored once
-
+    clips = list(task.clips["train"])
+    if preset.shuffle_conditions:
+        clips = embedder_data.shuffled(clips, task.seed)
+    views, remarks = _views(task, preset, clips)
+    seen, ear = views.coefficients, views.speech
     torch.manual_seed(task.seed)
     config = {
         "model": MODEL,
@@ -130,6 +125,11 @@ def train(task: Task) -> Trained:
     tensors = {f"network.{name}": tensor for name, tensor in load_file(fitted.best or fitted.last).items()}
     arrays = {name: torch.from_numpy(array) for name, array in views.arrays().items()}
     training.save(path, {**tensors, **arrays}, config)
+    embedder = embedding.load(path, task.preset, weights=task.weights, cache=task.cache, device=task.device)
+    made = priors.average(embedder, clips)
+    if made.means:
+        priors.write(made, task.folder / priors.NAME)
+        remarks.append(f"mean priors of {', '.join(sorted(made.means))}: {task.folder / priors.NAME}")
     if fitted.best_step is not None and fitted.best_value is not None:
         remarks.append(f"loss on the val split {-fitted.best_value:.3f}, the lowest, at step {fitted.best_step}")
     classes = len({same_as(clip) for clip in clips})
@@ -157,6 +157,24 @@ def _preset(task: Task) -> Preset:
             "above 0, and at least 2"
         )
     return chosen
+
+
+def _views(task: Task, preset: Preset, clips: Sequence[Footage]) -> tuple[Views, list[str]]:
+    """The front ends, fitted to these clips, and what a person should be told; the clips' arrays are stored."""
+    landmarker, whisper = (task.weights.get(name) for name in (coefficients.LANDMARKER, speech.WHISPER))
+    id, told = preset.speech, []
+    if preset.shuffle_conditions:
+        told.append("every clip has the sound and the emotion of another: a control")
+    if id == speech.WHISPER:
+        id = speech.available(whisper)
+        if whisper is None:
+            told.append(f"{speech.WHISPER} is not on this machine: trained on {id}, another front end")
+    ear = speech.speech(id, whisper, task.device)
+    seen = coefficients.fit(preset.coefficients, clips, task.cache, landmarker)
+    views = embedder_data.fit(seen, ear, clips, task.cache)
+    for clip in tqdm([*clips, *_validated(task)], desc="clips", unit="clip", disable=None):
+        views(clip)
+    return views, told
 
 
 def _loss(model: nn.Module, batch: Batch, generator: torch.Generator, temperature: float) -> dict[str, Tensor]:

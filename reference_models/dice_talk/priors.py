@@ -21,6 +21,7 @@ from reference_models.dice_talk.embedding import EmotionEmbedder
 WIDTH = 256  # d_s of the published priors
 LARGEST = 1 << 20  # bytes of a published prior; theirs have some 1300
 PUBLISHED = "published"
+NAME = "priors.npz"  # beside the embedder
 MADE_WITH = ("coefficients", "speech", "embedder")
 
 Array = NDArray[np.float32]
