@@ -1025,6 +1025,15 @@ _model_command(
     "bench train dice-talk-embedder --data mead-dice-talk --data hdtf-dice-talk --option coefficients=blendshapes-52",
 )
 
+_model_command(
+    "eat-face",
+    "Train EAT-Face, stage by stage: tfr (the reconstructor), eve (the joint embedding), controlnet (the controller), "
+    "finetune; the tiny preset trains its own encoders before (vae, speech, pair). --ablation: wo-eve, wo-fec, wo-emo.",
+    "bench train eat-face --data mead-eat-face; "
+    "bench train eat-face --data mead-eat-face --stage tfr --precision bf16 --device cuda; "
+    "bench train eat-face --data demo --preset tiny --ablation wo-eve",
+)
+
 
 @bench.command()
 @click.option("--metric", "words", required=True, help="A family (fvd), or one of its metrics, then the default.")

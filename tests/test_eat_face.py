@@ -358,6 +358,9 @@ def test_options_and_recorded_configurations() -> None:
     assert restored({"configuration": recorded(TINY)}, "x") == TINY
     with pytest.raises(TrainingError, match="no field of EAT-Face's presets"):
         changed(TINY, {"alfa": 1})
+    with pytest.raises(TrainingError, match=r"alpha = 'x'; expected such as 0.5"):
+        changed(TINY, {"alpha": "x"})
+    assert changed(TINY, {"alpha": 1, "unet": [8, 16]}).unet == (8, 16)
     with pytest.raises(GenerationError, match="is not this version's"):
         restored({"configuration": {**recorded(TINY), "colour": 1}}, "x")
     assert len(EMOTIONS) == 8

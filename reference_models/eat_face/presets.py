@@ -154,12 +154,16 @@ PRESETS = {preset.name: preset for preset in (FULL, TINY)}
 
 
 def changed(preset: Preset, options: Mapping[str, Any]) -> Preset:
-    """The preset with some fields replaced. Raises TrainingError for a field it has not."""
+    """The preset with some fields replaced. Raises TrainingError for a field that it has not, or of another type."""
     known = [field.name for field in fields(Preset) if field.name not in ("name", "stages")]
-    for name in options:
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    for name, value in found.items():
         if name not in known:
             raise TrainingError(f"option {name!r} is no field of EAT-Face's presets; known: {', '.join(known)}")
-    return replace(preset, **options)
+        own = getattr(preset, name)
+        if type(value) is not type(own) and not (isinstance(own, float) and type(value) is int):
+            raise TrainingError(f"option {name} = {value!r}; expected such as {own!r}")
+    return replace(preset, **found)
 
 
 def recorded(preset: Preset) -> dict[str, Any]:
