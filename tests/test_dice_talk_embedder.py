@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from metrics.clusters import Embeddings, permutation_test
-from reference_models.base import Footage
+from reference_models.base import Footage, GenerationError
 from reference_models.dice_talk import embedder_data, embedder_training, embedding
 from reference_models.dice_talk.coefficients import MESH, MORPHABLE, Coefficients
 from reference_models.dice_talk.embedder import Branch, CrossAttention, Embedder, Size, pooled, positions
@@ -353,3 +353,27 @@ def test_a_long_clip_is_the_mixture_of_its_windows(trained: Trained, monkeypatch
     np.testing.assert_allclose(found.deviation, np.sqrt(variances.mean(0) + means.var(0)), atol=1e-4)
     monkeypatch.setattr(embedding, "BATCH", 2)
     np.testing.assert_allclose(embedder(clip).mean, found.mean, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "samples"), [(1, 1600), (3, 1600), (33, 160_000)])
+def test_odd_clips_have_a_finite_prior(trained: Trained, count: int, samples: int) -> None:
+    """Of a single frame, silent, with sound of 0.1 s or much longer than the pictures."""
+    embedder = embedding.load(trained.path)
+    clip = replace(talkers.talker("x", "sad", frames=count), audio=lambda: np.zeros(samples, np.float32))
+    found = embedder(clip)
+    assert np.isfinite(found.mean).all()
+    assert (found.deviation >= 0).all()
+
+
+def test_what_cannot_be_embedded_is_one_line(trained: Trained) -> None:
+    embedder = embedding.load(trained.path)
+    clip = talkers.talker("x", "sad")
+    for changes, said in (
+        (
+            {"audio": lambda: np.zeros(0, np.float32)},
+            r"^x_sad_0: sound of shape \(0,\); expected \(n,\) finite samples",
+        ),
+        ({"points": lambda: np.full((40, 478, 3), np.nan, np.float32)}, "^x_sad_0: a face mesh that is not finite"),
+    ):
+        with pytest.raises(GenerationError, match=said):
+            embedder(replace(clip, **changes))

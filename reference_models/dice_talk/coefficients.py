@@ -13,7 +13,8 @@ priors of two types do not compare.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def fit(type: str, clips: Sequence[Footage], cache: Path | None, landmarker: Pat
     shape, basis = _directions(clips) if type == MESH else (None, None)
     seen = []
     for clip in clips:
-        raw = _raw(type, clip, cache, landmarker) if basis is None else projected(clip.points(), shape, basis)
+        with naming(clip):
+            raw = _raw(type, clip, cache, landmarker) if basis is None else projected(clip.points(), shape, basis)
         seen.append(spread(raw))
     every = np.concatenate(seen).astype(np.float64)
     deviation = every.std(0)
@@ -126,11 +128,12 @@ def _directions(clips: Sequence[Footage]) -> tuple[Exact, Exact]:
     face is no expression: as in a morphable model, identity has other directions."""
     from scipy.linalg import eigh
 
-    shape = _normal(clips[0].points()[0])
-    shape = _normal(np.concatenate([aligned(spread(clip.points()), shape) for clip in clips]).mean(0))
+    with naming(clips[0]):
+        shape = _normal(clips[0].points()[0])
+    shape = _normal(np.concatenate([_onto(clip, shape) for clip in clips]).mean(0))
     people: dict[tuple[str, str], list[Exact]] = {}
     for clip in clips:
-        flat = (aligned(spread(clip.points()), shape) - shape).reshape(-1, shape.size)
+        flat = (_onto(clip, shape) - shape).reshape(-1, shape.size)
         people.setdefault((clip.dataset, clip.identity), []).append(flat)
     scatter, count = np.zeros((shape.size, shape.size)), 0
     for meshes in people.values():
@@ -147,6 +150,20 @@ def _directions(clips: Sequence[Footage]) -> tuple[Exact, Exact]:
         )
     largest = np.abs(vectors).argmax(0)
     return shape, vectors * np.sign(vectors[largest, np.arange(SIZES[MESH])])  # a sign of its own for each direction
+
+
+@contextmanager
+def naming(clip: Footage) -> Iterator[None]:
+    """Put the clip's name before what a GenerationError says."""
+    try:
+        yield
+    except GenerationError as error:
+        raise GenerationError(f"{clip.clip_id}: {error}") from error
+
+
+def _onto(clip: Footage, shape: Exact) -> Exact:
+    with naming(clip):
+        return aligned(spread(clip.points()), shape)
 
 
 def _centred(faces: NDArray[Any]) -> tuple[Exact, Exact]:
@@ -205,7 +222,7 @@ def blendshapes(clip: Footage, landmarker: Path) -> Array:
         ) from error
     here = np.array([number for number, row in enumerate(rows) if row])
     if not len(here):
-        raise GenerationError(f"{clip.clip_id}: no face in any of {len(rows)} frames")
+        raise GenerationError(f"no face in any of {len(rows)} frames")
     nearest = here[np.abs(np.arange(len(rows))[:, None] - here).argmin(1)]
     scores = np.array([rows[number] for number in nearest], np.float32)
     if scores.shape[1] != SIZES[BLENDSHAPES]:
@@ -226,7 +243,7 @@ def morphable(clip: Footage) -> Array:
     path = npz if npz.exists() else mat
     if not path.exists():
         raise GenerationError(
-            f"{clip.clip_id}: no {MORPHABLE} coefficients; expected {npz.name} (beta, fps, type) or {mat.name} (coeff "
+            f"no {MORPHABLE} coefficients; expected {npz.name} (beta, fps, type) or {mat.name} (coeff "
             f"or coeff_3dmm) in {path.parent}, made from the prepared clip"
         )
     beta, fps = _npz(path) if path.suffix == ".npz" else (_mat(path), float(FPS))

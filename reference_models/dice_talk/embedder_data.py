@@ -41,11 +41,12 @@ class Views:
 
     def __call__(self, clip: Footage) -> tuple[Array, Array]:
         """(N, D) and (N, F) float32. Raises GenerationError as the front ends."""
-        if self.cache is None:
-            seen = self.coefficients(clip, None)
-        else:
-            seen = cached(self.cache, clip, self._kind, lambda: self.coefficients(clip, self.cache))
-        by_frame = frames(speech.hear(clip, self.speech, self.cache), len(seen))
+        with coefficients.naming(clip):
+            if self.cache is None:
+                seen = self.coefficients(clip, None)
+            else:
+                seen = cached(self.cache, clip, self._kind, lambda: self.coefficients(clip, self.cache))
+            by_frame = frames(speech.hear(clip, self.speech, self.cache), len(seen))
         return seen, (by_frame - self.heard_mean) / self.heard_deviation
 
     @cached_property
@@ -70,7 +71,10 @@ def frames(heard: Array, count: int) -> Array:
 
 def fit(seen: Coefficients, heard: Speech, clips: Sequence[Footage], cache: Path | None) -> Views:
     """Views whose speech is standardised by these clips, the training split."""
-    parts = [coefficients.spread(frames(speech.hear(clip, heard, cache), clip.num_frames)) for clip in clips]
+    parts = []
+    for clip in clips:
+        with coefficients.naming(clip):
+            parts.append(coefficients.spread(frames(speech.hear(clip, heard, cache), clip.num_frames)))
     every = np.concatenate(parts).astype(np.float64)
     deviation = every.std(0)
     if not deviation.max() > 0:
