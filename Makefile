@@ -3,6 +3,7 @@
 # make test    lint, types, layers, tests                make slow    the minutes-long tests
 # make lint    the first three of those                  make clean   remove .venv and caches, never a workspace
 # make parity  docs/parity.md anew: each metric against other implementations, on ../shared/data
+# make upstream CHECKOUTS=DIR  do the originals below DIR take the arguments that benchmark/methods gives them?
 #
 # Each builds .venv first when it is missing or older than pyproject.toml or constraints.txt. With TORCH=keep the torch
 # that you installed into .venv yourself (a CUDA build, say) stays: python3.11 -m venv .venv, .venv/bin/pip install
@@ -12,7 +13,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: demo demo-generators test slow parity lint clean
+.PHONY: demo demo-generators test slow parity upstream lint clean
 .DEFAULT_GOAL := test
 
 PYTHON := .venv/bin/python
@@ -31,6 +32,9 @@ slow: .venv/.stamp
 
 parity: .venv/.stamp
 	@$(PYTHON) -m pytest -m parity --parity-report=docs/parity.md
+
+upstream: .venv/.stamp
+	@$(PYTHON) -m benchmark.upstream "$(CHECKOUTS)"
 
 lint: .venv/.stamp
 	@$(PYTHON) -m ruff check .
