@@ -1024,6 +1024,13 @@ _model_command(
     "bench train dice-talk-embedder --data demo --preset tiny; "
     "bench train dice-talk-embedder --data mead-dice-talk --data hdtf-dice-talk --option coefficients=blendshapes-52",
 )
+_model_command(
+    "dice-talk",
+    "Train DICE-Talk's diffusion model, after its embedder on the same data. Ours-P and Ours-V generate with it.",
+    "bench train dice-talk --data demo --preset tiny; "
+    "bench train dice-talk --data mead-dice-talk --data hdtf-dice-talk --precision bf16 --device cuda; "
+    "bench train dice-talk --data demo --preset tiny --ablation no-bank",
+)
 
 _model_command(
     "eat-face",

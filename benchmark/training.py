@@ -19,6 +19,7 @@ from reference_models.training import Task, Trained, TrainingError
 # Names as users type them, and the modules that train them.
 MODELS: dict[str, str] = {
     "dice-talk-embedder": "reference_models.dice_talk.embedder_training",
+    "dice-talk": "reference_models.dice_talk.training",
     "eat-face": "reference_models.eat_face.training",
 }
 

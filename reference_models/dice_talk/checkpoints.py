@@ -31,7 +31,7 @@ def trained(file: Path, preset: str) -> tuple[DiceTalk, Preset, dict[str, Any]]:
     tensors, config = training.load(file, MODEL, preset)
     try:
         told = config["fields"]
-        chosen = Preset(**{f.name: _tupled(told[f.name]) for f in fields(Preset)})
+        chosen = Preset(**{f.name: tupled(told[f.name]) for f in fields(Preset)})
         with torch.device("meta"):
             model = DiceTalk(chosen, int(config["speech_size"]))
         model.load_state_dict(tensors, assign=True)
@@ -93,5 +93,6 @@ def _read(file: Path) -> dict[str, Tensor]:
     return stored
 
 
-def _tupled(value: Any) -> Any:
-    return tuple(_tupled(one) for one in value) if isinstance(value, list) else value
+def tupled(value: Any) -> Any:
+    """Lists, as JSON and TOML have them, to tuples, as presets have them."""
+    return tuple(tupled(one) for one in value) if isinstance(value, list) else value

@@ -170,7 +170,7 @@ def _window(
     own, other = examples[i], examples[told]
     start = int(rng.integers(own.frames - STEP * (preset.window - 1)))
     frames = start + STEP * np.arange(preset.window)
-    heard = [other.features[2 * f : 2 * f + WINDOW] for f in frames % (other.frames - 1)]
+    heard = [other.features[2 * f : 2 * f + WINDOW] for f in frames % other.frames]
     shown = own
     choices = [k for k in neutral.get((own.clip.dataset, own.clip.identity), ()) if k != i]
     if choices and rng.random() < preset.neutral:

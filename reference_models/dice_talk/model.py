@@ -169,7 +169,7 @@ def still(network: nn.Module) -> None:
     trained from scratch learns pictures first."""
     for name, module in network.named_modules():
         if name.endswith("temporal_res_block"):
-            nn.init.zeros_(module.conv2.weight)  # type: ignore[union-attr, arg-type]
+            nn.init.zeros_(module.conv2.weight)
 
 
 def embed(encoder: Any, pictures: Tensor) -> Tensor:

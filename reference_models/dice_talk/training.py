@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from reference_models import training
 from reference_models.base import Footage
-from reference_models.dice_talk import checkpoints, data, embedding, losses, presets, vision
+from reference_models.dice_talk import checkpoints, data, embedding, losses, presets, priors, vision
 from reference_models.dice_talk.coefficients import LANDMARKER
 from reference_models.dice_talk.data import Batch, Example
-from reference_models.dice_talk.model import STEP, DiceTalk
+from reference_models.dice_talk.model import STEP, DiceTalk, still
 from reference_models.dice_talk.presets import Preset
 from reference_models.dice_talk.sampling import Sampler, Track
 from reference_models.dice_talk.speech import LOG_MEL, WHISPER, WINDOW, available
@@ -32,6 +32,7 @@ from reference_models.fit import Settings, fit
 from reference_models.training import Task, Trained, TrainingError
 
 UNET = "svd-xt"
+PRIORS = "priors.npz"  # of the emotions, beside the model: what Ours-P is told
 PRESETS = tuple(presets.PRESETS)
 STAGES = ("autoencoder", "diffusion")
 WEIGHTS = {
@@ -46,7 +47,7 @@ SWITCHES: dict[str, dict[str, Any]] = {  # rows of Table 4
 }
 ABLATIONS = tuple(SWITCHES)
 VALIDATION = 8  # batches with the noise of their own numbers
-SHOWN = 4  # validation clips that are sampled
+SHOWN = 2  # validation clips that are sampled
 
 
 def train(task: Task) -> Trained:
@@ -75,8 +76,7 @@ def train(task: Task) -> Trained:
     }
     torch.manual_seed(task.seed)
     model = DiceTalk(preset, heard.layers * heard.width)
-    if task.preset != "tiny":
-        _start(model, task, remarks)
+    _start(model, task, remarks)
     _spread(model, examples["train"], task.seed)
     fitted = fit(
         model,
@@ -90,6 +90,7 @@ def train(task: Task) -> Trained:
         resume=task.resume,
         title=checkpoints.MODEL,
     )
+    priors.write(priors.average(embedder, [e.clip for e in examples["train"]]), task.folder / PRIORS)
     path = task.folder / f"{checkpoints.MODEL}.safetensors"
     config = {
         "model": checkpoints.MODEL,
@@ -109,14 +110,15 @@ def _preset(task: Task) -> Preset:
     """Raises TrainingError for an option that the preset lacks or of another kind."""
     chosen = replace(presets.PRESETS[task.preset], **SWITCHES.get(task.ablation, {}))
     known = {field.name: type(getattr(chosen, field.name)) for field in fields(chosen)}
-    for name, value in task.options.items():
+    options = {name: checkpoints.tupled(value) for name, value in task.options.items()}
+    for name, value in options.items():
         if name not in known:
             raise TrainingError(f"option {name!r}; expected one of {', '.join(known)}")
         if not isinstance(value, known[name]):
             raise TrainingError(
                 f"option {name} = {value!r}; expected {known[name].__name__}, as {getattr(chosen, name)!r}"
             )
-    return replace(chosen, **task.options)
+    return replace(chosen, **options)
 
 
 def _settings(task: Task, preset: Preset) -> Settings:
@@ -217,9 +219,11 @@ def _long_enough(task: Task, preset: Preset, remarks: list[str]) -> dict[str, li
 
 
 def _start(model: DiceTalk, task: Task, remarks: list[str]) -> None:
-    if UNET in task.weights:
+    if task.preset != "tiny" and UNET in task.weights:
         checkpoints.initialise(model, task.weights[UNET])
-    else:
+        return
+    still(model.unet)
+    if task.preset != "tiny":
         remarks.append(
             f"{UNET} is not on this machine: trained from scratch, not as published (`bench weights fetch {UNET}`)"
         )
