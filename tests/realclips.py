@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -61,6 +62,13 @@ def samples(name: str) -> np.ndarray:
     """Two seconds of sound, (32,000,) int16 at 16 kHz."""
     wave = media.read_audio(SHARED / name)[:32_000].astype(np.float64)
     return np.clip(np.round(wave * 32_768), -32_768, 32_767).astype(np.int16)
+
+
+@cache
+def mead(emotion: str) -> ClipViews:
+    """A clip of MEAD as `clip` makes it, once for all tests."""
+    with TemporaryDirectory() as store:
+        return clip(MEAD[emotion], Path(store))
 
 
 def clip(name: str, store: Path, count: int = COUNT) -> ClipViews:

@@ -43,17 +43,20 @@ def test_all_vectors_where_they_are_few(count: int) -> None:
     assert score(a, b) == pytest.approx(by_definition(a.astype(float), b.astype(float)), rel=1e-9)
 
 
-def test_the_subsets_are_the_references() -> None:
-    """torch-fidelity draws 100 times from one RandomState(2020), first of the one side and then of the other."""
-    a, b = sides(1010, 1040)
+def test_the_subsets_are_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch-fidelity draws 100 times 1,000 from one RandomState(2020), first of the one side and then of the other;
+    here they are 60."""
+    assert (kernel.SUBSETS, kernel.SUBSET_SIZE, kernel.SEED) == (100, 1000, 2020)
+    monkeypatch.setattr(kernel, "SUBSET_SIZE", 60)
+    a, b = sides(70, 100)
     rng = np.random.RandomState(2020)
     values = []
     for _ in range(100):
-        x, y = a[rng.choice(1010, 1000, replace=False)], b[rng.choice(1040, 1000, replace=False)]
+        x, y = a[rng.choice(70, 60, replace=False)], b[rng.choice(100, 60, replace=False)]
         k = [(p.astype(float) @ q.astype(float).T / 6 + 1) ** 3 for p, q in ((x, x), (y, y), (x, y))]
         np.fill_diagonal(k[0], 0)
         np.fill_diagonal(k[1], 0)
-        values.append(k[0].sum() / 999_000 + k[1].sum() / 999_000 - 2 * k[2].mean())
+        values.append(k[0].sum() / (60 * 59) + k[1].sum() / (60 * 59) - 2 * k[2].mean())
     assert score(a, b) == pytest.approx(np.mean(values), rel=1e-9)
 
 

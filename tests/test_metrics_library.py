@@ -47,7 +47,7 @@ def test_a_set_with_its_network() -> None:
     except weights.WeightsUnavailable as error:
         pytest.skip(str(error))
     rng = np.random.default_rng(1)
-    real = rng.integers(0, 256, (3, 2, 40, 40, 3), dtype=np.uint8)
+    real = rng.integers(0, 256, (2, 1, 40, 40, 3), dtype=np.uint8)
     fid = metrics.get("fid/torch-fidelity", weights=path)
     assert fid(real, real) == pytest.approx(0.0, abs=1e-9)
     assert fid(list(real), list(255 - real)) > 1

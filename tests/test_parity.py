@@ -50,9 +50,8 @@ def recorded() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def mead(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClipViews]:
-    store = tmp_path_factory.mktemp("store")
-    return {emotion: realclips.clip(name, store) for emotion, name in realclips.MEAD.items()}
+def mead() -> dict[str, ClipViews]:
+    return {emotion: realclips.mead(emotion) for emotion in realclips.MEAD}
 
 
 def pair_views(generated: np.ndarray, real: np.ndarray) -> ClipViews:
