@@ -127,6 +127,8 @@ def test_bad_files_of_coefficients_are_one_line(clip: Footage) -> None:
         return str(error.value)
 
     assert "expected a_happy_0.npz (beta, fps, type) or a_happy_0.mat" in said()
+    with pytest.raises(TrainingError, match=r"^1 of 1 clips have no 3dmm-64 coefficients; expected a_happy_0\.npz"):
+        fit(MORPHABLE, [clip], None)
     mat.write_bytes(b"no matrix")
     assert said().startswith("a_happy_0.mat: no readable coeff")
     savemat(mat, {"other": np.zeros(3)})

@@ -74,13 +74,16 @@ class Coefficients:
 def fit(type: str, clips: Sequence[Footage], cache: Path | None, landmarker: Path | None = None) -> Coefficients:
     """Coefficients standardised by these clips, the training split.
 
-    Raises TrainingError for an unknown type, a missing landmarker, or faces that do not move enough to tell 64
-    directions apart; GenerationError as Coefficients.
+    Raises TrainingError for an unknown type, a missing landmarker or missing files, or faces that do not move enough to
+    tell 64 directions apart; GenerationError as Coefficients.
     """
     if type not in SIZES:
         raise TrainingError(f"coefficients {type!r}; expected one of {', '.join(SIZES)}")
     if type == BLENDSHAPES and landmarker is None:
         raise TrainingError(f"{type} needs {LANDMARKER}; `bench weights fetch {LANDMARKER}`")
+    without = [clip for clip in clips if type == MORPHABLE and _beside(clip) is None]
+    if without:
+        raise TrainingError(f"{len(without)} of {len(clips)} clips have {_missing(without[0])}; or choose another type")
     shape, basis = _directions(clips) if type == MESH else (None, None)
     seen = []
     for clip in clips:
@@ -239,13 +242,9 @@ def morphable(clip: Footage) -> Array:
 
     Raises GenerationError: no such file, one of another type, size or length, or a damaged one.
     """
-    npz, mat = (clip.video.with_suffix(suffix) for suffix in (".npz", ".mat"))
-    path = npz if npz.exists() else mat
-    if not path.exists():
-        raise GenerationError(
-            f"no {MORPHABLE} coefficients; expected {npz.name} (beta, fps, type) or {mat.name} (coeff "
-            f"or coeff_3dmm) in {path.parent}, made from the prepared clip"
-        )
+    path = _beside(clip)
+    if path is None:
+        raise GenerationError(_missing(clip))
     beta, fps = _npz(path) if path.suffix == ".npz" else (_mat(path), float(FPS))
     if beta.ndim != 2 or beta.shape[1] != SIZES[MORPHABLE] or not len(beta) or not np.isfinite(beta).all():
         raise GenerationError(f"{path.name}: coefficients of shape {beta.shape}; expected (N, 64), N > 0, all finite")
@@ -257,6 +256,18 @@ def morphable(clip: Footage) -> Array:
     at = np.arange(clip.num_frames) / FPS * fps
     columns = [np.interp(at, np.arange(len(beta)), column) for column in beta.T.astype(np.float64)]
     return np.stack(columns, 1).astype(np.float32)
+
+
+def _beside(clip: Footage) -> Path | None:
+    return next((path for path in map(clip.video.with_suffix, (".npz", ".mat")) if path.exists()), None)
+
+
+def _missing(clip: Footage) -> str:
+    name = clip.video.stem
+    return (
+        f"no {MORPHABLE} coefficients; expected {name}.npz (beta, fps, type) or {name}.mat (coeff or coeff_3dmm) in "
+        f"{clip.video.parent}, made from the prepared clip"
+    )
 
 
 def _npz(path: Path) -> tuple[NDArray[Any], float]:
