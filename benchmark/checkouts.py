@@ -137,7 +137,7 @@ def steps(name: str, call: Call, workspace: Path) -> list[str]:
             stem, suffix = PurePosixPath(path).stem, PurePosixPath(path).suffix
             todo.append(f"make {prepared(name, workspace) / stem}/<pair_id>{suffix} for every pair, with its own tools")
     todo += call.notes
-    todo.append(f"bench methods check {name} --repo FOLDER --python ITS/bin/python")
+    todo.append(f"bench methods check {name} --repo FOLDER --python ITS/bin/python --device cuda")
     return todo
 
 
