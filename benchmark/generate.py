@@ -298,6 +298,12 @@ def _code(generator: type) -> list[Path]:
     return sorted(path.parent.glob("*.py")) if model else [path]
 
 
+def build(method: Method, workspace: Path, device: str = "cpu") -> Generator:
+    """The generator of a method of this package, in this process. Raises BenchError as generate()."""
+    told = json.dumps({name: str(path) for name, path in files(method, workspace).items()})
+    return _generator(method.generator, json.dumps(method.options, sort_keys=True), told, device)
+
+
 def cost(made: Iterable[Made]) -> dict[str, Any] | None:
     """What videos cost: their number, seconds in all, machines, and the highest peaks; None for none that was made."""
     done = [one for one in made if one.sha256 is not None]

@@ -13,7 +13,6 @@ from reference_models.base import FPS
 from reference_models.dice_talk.conditioning import AudioProj, EmotionModel, FaceGuider, condition
 from reference_models.dice_talk.presets import CLASSES, Preset
 
-LATENTS = 4  # channels of the autoencoder
 STEP = 2  # generated frames lie this many of FPS apart: 12.5 a second
 MOTION = (FPS / STEP, 8.0, 16.0)  # added_time_ids: frames/s, motion bucket, its "expression" in noise_aug's place
 HEARD = 10  # speech features about a frame
@@ -117,8 +116,8 @@ def _unet(preset: Preset) -> Any:
     plain = len(preset.widths) - 1
     kind: Any = UNetSpatioTemporalConditionModel  # diffusers has no types
     return kind(
-        in_channels=2 * LATENTS,
-        out_channels=LATENTS,
+        in_channels=2 * preset.latents,
+        out_channels=preset.latents,
         down_block_types=("CrossAttnDownBlockSpatioTemporal",) * plain + ("DownBlockSpatioTemporal",),
         up_block_types=("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * plain,
         block_out_channels=preset.widths,
@@ -140,7 +139,7 @@ def autoencoder(preset: Preset, scaling: float = 0.18215) -> Any:
         down_block_types=("DownEncoderBlock2D",) * len(preset.autoencoder),
         block_out_channels=preset.autoencoder,
         layers_per_block=preset.autoencoder_layers,
-        latent_channels=LATENTS,
+        latent_channels=preset.latents,
         sample_size=preset.pixels,
         scaling_factor=scaling,
     )

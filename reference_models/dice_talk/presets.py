@@ -19,7 +19,7 @@ class Preset:
     pixels          of the pictures that the autoencoder sees
     window          frames that are denoised together, at 12.5 fps [C]; shift: how far windows move each step [C]
     widths ... cross  of UNetSpatioTemporalConditionModel; cross is also the width of all tokens
-    autoencoder     widths of AutoencoderKLTemporalDecoder; guider: widths before the output [C]
+    autoencoder     widths of AutoencoderKLTemporalDecoder; latents: its channels; guider: widths before the output [C]
     encoder         layers, width, patch and pixels of the CLIP image encoder
     tokens, hidden  of the audio and emotion projections [C]; entries: of the bank [C]
     prior           width of an emotion prior
@@ -43,6 +43,7 @@ class Preset:
     cross: int = 1024
     autoencoder: tuple[int, ...] = (128, 256, 512, 512)
     autoencoder_layers: int = 2
+    latents: int = 4
     guider: tuple[int, ...] = (16, 32, 96, 256)
     encoder: tuple[int, int, int, int] = (32, 1280, 14, 224)
     tokens: int = 32
@@ -92,6 +93,7 @@ PRESETS = {
         cross=32,
         autoencoder=(32, 32, 32),
         autoencoder_layers=1,
+        latents=12,
         guider=(8, 16, 32),
         encoder=(2, 64, 8, 32),
         tokens=4,
@@ -113,7 +115,7 @@ PRESETS = {
         warmup=50,
         ema=0.99,
         validate_every=300,
-        autoencoder_steps=200,
-        autoencoder_batch=3,
+        autoencoder_steps=500,
+        autoencoder_batch=1,
     ),
 }

@@ -125,8 +125,8 @@ class OursP(DiceTalkGenerator):
     """An emotion's prior is the mean over many videos of the training split. Where no emotion is known ("unlabelled"),
     it is that of neutral."""
 
-    def __init__(self, model: Path, rife: Path, priors: Path, **others: Any) -> None:
-        super().__init__(model, rife, **others)
+    def __init__(self, model: Path, rife: Path, priors: Path, *, device: str = "cpu", **others: Any) -> None:
+        super().__init__(model, rife, device=device, **others)
         self._priors = read(priors)
         if self._priors.embedder != self._embedded_by:
             raise GenerationError(
@@ -145,10 +145,19 @@ class OursP(DiceTalkGenerator):
 class OursV(DiceTalkGenerator):
     """The prior is that of the request's emotion video."""
 
-    def __init__(self, model: Path, rife: Path, embedder: Path, whisper: Path | None = None, **others: Any) -> None:
-        super().__init__(model, rife, whisper=whisper, **others)
+    def __init__(
+        self,
+        model: Path,
+        rife: Path,
+        embedder: Path,
+        *,
+        whisper: Path | None = None,
+        device: str = "cpu",
+        **others: Any,
+    ) -> None:
+        super().__init__(model, rife, whisper=whisper, device=device, **others)
         files = {} if whisper is None else {WHISPER: whisper}
-        self._embedder = embedding.load(embedder, others.get("preset", "full"), weights=files)
+        self._embedder = embedding.load(embedder, others.get("preset", "full"), weights=files, device=device)
         if self._embedder.digest != self._embedded_by:
             raise GenerationError(f"{model.name}: trained on another embedder than {embedder.name}; train it anew")
 

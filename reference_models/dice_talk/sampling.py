@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reference_models.dice_talk.losses import scales
-from reference_models.dice_talk.model import LATENTS, DiceTalk, Given
+from reference_models.dice_talk.model import DiceTalk, Given
 from reference_models.dice_talk.presets import Preset
 
 Array = NDArray[np.float32]
@@ -106,7 +106,7 @@ class Sampler:
         preset = self.preset
         levels = sigmas(preset, steps or preset.denoising_steps)
         total = track.frames + preset.window  # a window of silence joins the end to the beginning
-        shape = (total, LATENTS, *track.image.shape[-2:])
+        shape = (total, *track.image.shape)
         now, velocity = (_on_disk(shape) for _ in range(2))
         generator = torch.Generator().manual_seed(seed)
         for i in range(total):

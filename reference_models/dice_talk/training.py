@@ -154,7 +154,9 @@ def _vision(task: Task, preset: Preset, remarks: list[str]) -> Vision:
             )
         return vision.pretrained(preset, task.weights[vision.VAE], task.weights[vision.ENCODER], task.device)
     file = _autoencoder_file(task)
-    about = _digest([preset.pixels, preset.autoencoder, preset.encoder, *(clip.key for clip in task.clips["train"])])
+    about = _digest(
+        [preset.pixels, preset.autoencoder, preset.latents, preset.encoder, *(clip.key for clip in task.clips["train"])]
+    )
     fresh = not task.resume and task.stages == ("autoencoder",)
     if fresh or not file.exists() or training.load(file, vision.NAME, task.preset)[1].get("about") != about:
         if "autoencoder" not in task.stages:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from reference_models import training
 from reference_models.base import GenerationError
-from reference_models.dice_talk.model import LATENTS, autoencoder, embed, image_encoder, still
+from reference_models.dice_talk.model import autoencoder, embed, image_encoder, still
 from reference_models.dice_talk.presets import Preset
 
 NAME = "dice-talk-autoencoder"
@@ -148,8 +148,3 @@ def pretrained(preset: Preset, vae: Path, encoder: Path, device: str) -> Vision:
 def digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
-
-
-def shape(latents: int, height: int, width: int, factor: int) -> tuple[int, int, int, int]:
-    """Of `latents` frames of pictures of this size."""
-    return latents, LATENTS, height // factor, width // factor
