@@ -1297,11 +1297,14 @@ def embed(workspace: Path, /, data: tuple[str, ...], modality: str, **chosen: An
     Writes an embedding table for each modality to WORKSPACE/embeddings, for `bench clusters` and `bench figures tsne`,
     with its clustering strengths; with all modalities, Table 5 of DICE-Talk; and NAME-priors.npz, the mean prior of
     each emotion over the train split, as the training left it of its own clips beside the checkpoint for Ours-P.
+    By an EAT-Face: its emotion conditions, and pictures and words before and after the joint embedding, which
+    `bench figures tsne` and `similarity` draw (Figs. 5 and 7); --modality is then of no effect.
 
     \b
     Examples:
       bench embed --data demo --checkpoint dice-talk-embedder-tiny
       bench embed --data mead-dice-talk --checkpoint dice-talk-embedder-full --modality video --split val --split test
+      bench embed --data demo --checkpoint eat-face-tiny
     """
     from benchmark import embed as job
     from benchmark.prepare import find_manifest

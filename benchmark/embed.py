@@ -1,5 +1,6 @@
 """What `bench embed` does: emotion priors of a prepared dataset by a trained embedder, for each of its inputs; the
-clustering strength of each (DICE-Talk, Table 5); and the mean prior of each emotion (Ours-P)."""
+clustering strength of each (DICE-Talk, Table 5); and the mean prior of each emotion (Ours-P). Or, by an EAT-Face, the
+emotion conditions, and pictures and words before and after the joint embedding (its Figs. 5 and 7)."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from reference_models.dice_talk.embedding import MODEL, EmotionEmbedder, Modalit
 from reference_models.dice_talk.speech import WHISPER
 
 ROWS: Mapping[Modality, str] = {"audio": "audio", "video": "video", "both": "video + audio"}  # as Table 5 calls them
+EAT_FACE = "eat-face"
 TABLE = "dice-talk-table-5"
 MEASURED = {"normalise": False, "min_size": 2, "permutations": 1000, "seed": 0}  # as `bench clusters`
 
@@ -69,12 +71,14 @@ def embed(
     if not chosen:
         counts = ", ".join(f"{split} {len(clips)}" for split, clips in found.items())
         raise BenchError(f"{', '.join(data)}: no clip in {', '.join(splits)}; there are {counts}")
+    stem = f"{'+'.join(data)}-{'+'.join(splits)}"
+    if path.name == f"{EAT_FACE}.safetensors":
+        return _conditions(path, chosen, workspace / "embeddings" / path.parent.name, stem, device)
     cache = workspace / "checkpoints" / "cache"
     try:
         with writing(workspace):
             loaded = embedding.load(path, weights=_files(), cache=cache, device=device)
             to = workspace / "embeddings" / path.parent.name
-            stem = f"{'+'.join(data)}-{'+'.join(splits)}"
             tables = {of: to / f"{stem}-{of}.parquet" for of in modalities}
             for of, table in tables.items():
                 _write(table, chosen, _vectors(loaded, [clip for _, clip in chosen], of))
@@ -105,10 +109,39 @@ def embed(
     return Embedded(list(tables.values()), made, "\n".join(told))
 
 
+def _conditions(path: Path, chosen: Sequence[tuple[str, Footage]], to: Path, stem: str, device: str) -> Embedded:
+    """The tables of reference_models.eat_face.embedding, as TO/STEM-<name>.parquet."""
+    from reference_models.eat_face import embedding as joint
+    from reference_models.eat_face import networks
+    from reference_models.eat_face.presets import WEIGHTS
+
+    splits = {clip.clip_id: split for split, clip in chosen}
+    try:
+        with writing(to):
+            preset = networks.preset_of(path)
+            files = {name: weights.path(name, fetch=False) for name in WEIGHTS.get(preset, ()) if name != "sd15-unet"}
+            made = joint.embed(networks.read(path, preset, files, device), [clip for _, clip in chosen])
+            tables = {name: to / f"{stem}-{name}.parquet" for name in made.vectors}
+            for name, table in tables.items():
+                _write(table, [(splits[clip.clip_id], clip) for clip in made.clips], list(made.vectors[name]))
+    except (GenerationError, media.MediaError, weights.WeightsUnavailable) as error:
+        raise BenchError(" ".join(str(error).split())) from error
+    told = [f"{len(made.clips)} clips", *map(str, tables.values())]
+    if made.left_out:
+        told.append(f"without a neutral clip, and left out: {', '.join(made.left_out)}")
+    told += [
+        f"Fig. 5: bench figures tsne {tables['conditions']}",
+        f"Fig. 7: bench figures similarity {tables['words-before']} --against {tables['pictures-before']} --softmax",
+        f"        bench figures similarity {tables['conditions']} --against {tables['pictures-after']} --softmax",
+    ]
+    return Embedded(list(tables.values()), None, "\n".join(told))
+
+
 def _checkpoint(named: str, workspace: Path) -> Path:
     path = Path(named)
     if path.suffix != ".safetensors":
-        path = workspace / "checkpoints" / named / f"{MODEL}.safetensors"
+        model = EAT_FACE if named.startswith(EAT_FACE) else MODEL
+        path = workspace / "checkpoints" / named / f"{model}.safetensors"
     if not path.is_file():
         raise BenchError(
             f"{printable(path)}: no such checkpoint; train it with `bench train {MODEL}`, or give its path"

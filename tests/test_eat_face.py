@@ -62,11 +62,12 @@ def plain_loss(model_: Plain, latents: list[torch.Tensor], seed: int, kind: str,
     betas = np.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000) ** 2
     bar = np.cumprod(1 - betas)[t][:, None, None, None]
     z_t = np.sqrt(bar) * z_0 + np.sqrt(1 - bar) * epsilon
-    wanted = epsilon if kind == "epsilon" else np.sqrt(bar) * epsilon - np.sqrt(1 - bar) * z_0
+    velocity = np.sqrt(bar) * epsilon - np.sqrt(1 - bar) * z_0
+    wanted = {"epsilon": epsilon, "sample": z_0, "v_prediction": velocity}[kind]
     return float(np.mean((0.5 * z_t + 0.25 * z_m - z_r + extra - wanted) ** 2))
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 def test_eq_5_is_the_error_of_the_predicted_noise(kind: str) -> None:
     latents = [noise(5, 4, 3, 3, seed=k) for k in range(3)]
     schedule = model.scheduler(replace(FULL, prediction=kind))
@@ -171,7 +172,7 @@ def test_the_condition_is_the_embedding_as_a_square_map_repeated() -> None:
 
 def test_the_controller_starts_without_effect_and_its_condition_reaches_the_output() -> None:
     torch.manual_seed(1)
-    reconstructor = model.Reconstructor(MICRO)
+    reconstructor = model.Reconstructor(replace(MICRO, prediction="epsilon"))
     controller = model.Controller(reconstructor.unet, MICRO)
     x_in, t, context = noise(2, 24, 4, 4), torch.tensor([3, 700]), reconstructor.context(noise(2, 3, 6)).detach()
     c_e, other = noise(2, 8, 4, 4, seed=1), noise(2, 8, 4, 4, seed=2)

@@ -269,7 +269,7 @@ def _row(item: Item, frame: int, reference: Item, other: int) -> dict[str, Tenso
     """clean, hidden, reference (C, h, w); speech (3, D); word, the emotion's number; face, calm (E,)."""
 
     def tensor(array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.asarray(array, np.float32))
+        return torch.from_numpy(np.array(array, np.float32))
 
     return {
         "clean": tensor(item.latents[frame]),

@@ -87,6 +87,9 @@ class Reconstructor(nn.Module):
         super().__init__()
         self.unet = build_unet(preset)
         self.audio = AudioCondition(preset.speech_width, preset.width)
+        self.from_reference = preset.prediction == "sample"
+        if self.from_reference:
+            nn.init.zeros_(self.unet.conv_out.weight)  # type: ignore[arg-type, union-attr]
 
     def context(self, speech: Tensor, text: Tensor | None = None) -> Tensor:
         """Keys and values: c_a, and w/o FEC the text's tokens (N, L, width) behind it."""
@@ -94,7 +97,8 @@ class Reconstructor(nn.Module):
         return audio if text is None else torch.cat([audio, text], 1)
 
     def forward(self, x_in: Tensor, t: Tensor, context: Tensor, residuals: Residuals | None = None) -> Tensor:
-        """ε_θ (N, C, h, w) of x_in (N, 3 C, h, w), eq. 4, at the steps t (N,)."""
+        """ε_θ (N, C, h, w) of x_in (N, 3 C, h, w), eq. 4, at the steps t (N,); with prediction "sample", z_0 as z_r and
+        a change that starts at nothing."""
         added: dict[str, Any] = {}
         if residuals is not None:
             added = {
@@ -102,7 +106,7 @@ class Reconstructor(nn.Module):
                 "mid_block_additional_residual": residuals.middle,
             }
         out: Tensor = self.unet(x_in, t, context, return_dict=False, **added)[0]
-        return out
+        return x_in.chunk(3, 1)[2] + out if self.from_reference else out
 
 
 class Controller(nn.Module):

@@ -107,6 +107,12 @@ def write(path: Path, networks: Networks) -> None:
     training.save(path, tensors, {**config, "configuration": recorded(networks.preset)})
 
 
+def preset_of(path: Path) -> str:
+    """The name of the preset that a finished checkpoint is of. Raises GenerationError, also for another model's."""
+    name: str = training.load(path, MODEL)[1]["preset"]
+    return name
+
+
 def read(path: Path, preset: str, weights: Mapping[str, Path | None], device: str) -> Networks:
     """The networks of a finished checkpoint. Raises GenerationError for a file of another model, preset or version."""
     tensors, config = training.load(path, MODEL, preset)

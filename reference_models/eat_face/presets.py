@@ -10,6 +10,8 @@ from reference_models.base import GenerationError
 from reference_models.training import TrainingError
 
 MODEL = "eat-face"
+# Pretrained networks that a preset starts from; the U-Net may be random instead.
+WEIGHTS = {"full": ("sd-vae", "clip-vit-large-patch14", "wav2vec2-base", "sd15-unet")}
 # The paper's words (Section IV-A.2), which are MEAD's; the prompt is "<word> emotion".
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
 
@@ -41,7 +43,7 @@ class Preset:
     adapter           channels of an adapter's convolutions
     alpha             α of eq. 7; the paper does not say
     temperature       τ of eq. 8
-    prediction        what the U-Net predicts; the paper's equations have the noise
+    prediction        what the U-Net predicts; the paper's equations have the noise, "sample" is z_0
     mask              "face": z_m is of the picture with the face hidden; "binary": of the mask itself
     ddim_steps        when sampling
     smooth            frames are smoothed by interpolation where there is a network for it
@@ -71,7 +73,7 @@ class Preset:
     ema: float = 0.999
     alpha: float = 0.5
     temperature: float = 0.2
-    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
     mask: Literal["face", "binary"] = "face"
     ddim_steps: int = 100
     smooth: bool = True
@@ -136,15 +138,15 @@ TINY = Preset(
         "vae": Stage(150, 12, 1e-3),
         "speech": Stage(400, 8, 2e-3),
         "pair": Stage(300, 32, 2e-3),
-        "tfr": Stage(500, 16, 1e-3),
+        "tfr": Stage(350, 16, 1e-3),
         "eve": Stage(300, 8, 1e-3),
-        "controlnet": Stage(150, 16, 1e-3),
-        "finetune": Stage(200, 16, 5e-4),
+        "controlnet": Stage(120, 16, 1e-3),
+        "finetune": Stage(300, 16, 1e-3),
     },
     warmup=20,
     validate_every=250,
     ema=0.98,
-    prediction="v_prediction",
+    prediction="sample",
     ddim_steps=10,
     smooth=False,
     copies=3,
@@ -156,7 +158,9 @@ PRESETS = {preset.name: preset for preset in (FULL, TINY)}
 def changed(preset: Preset, options: Mapping[str, Any]) -> Preset:
     """The preset with some fields replaced. Raises TrainingError for a field that it has not, or of another type."""
     known = [field.name for field in fields(Preset) if field.name not in ("name", "stages")]
-    found = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    found: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
+    }
     for name, value in found.items():
         if name not in known:
             raise TrainingError(f"option {name!r} is no field of EAT-Face's presets; known: {', '.join(known)}")

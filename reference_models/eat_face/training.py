@@ -30,14 +30,15 @@ from reference_models.eat_face.networks import ABLATIONS as ABLATIONS
 from reference_models.eat_face.networks import Ablation, Networks, fill, fresh, write
 from reference_models.eat_face.presets import MODEL, changed, recorded
 from reference_models.eat_face.presets import PRESETS as _PRESETS
+from reference_models.eat_face.presets import WEIGHTS as WEIGHTS
 from reference_models.eat_face.validation import Validation, denoise, joint_pairs
 from reference_models.fit import Loss, Settings, fit
 from reference_models.training import Task, Trained, TrainingError, save
 
 PRESETS = tuple(_PRESETS)
 OWN = ("vae", "speech", "pair")
+SAVE_EVERY = 500  # steps from one checkpoint to the next
 STAGES = (*OWN, "tfr", "eve", "controlnet", "finetune")
-WEIGHTS = {"full": ("sd-vae", "clip-vit-large-patch14", "wav2vec2-base", "sd15-unet")}
 SKIPPED: dict[str, tuple[str, ...]] = {
     "": (),
     "wo-eve": ("eve",),
@@ -152,6 +153,7 @@ class _Run:
             precision=task.precision,  # type: ignore[arg-type]  # the command's choices
             seed=task.seed + STAGES.index(stage),
             log_every=10,
+            save_every=SAVE_EVERY,
             validate_every=preset.validate_every,
         )
 
