@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import importlib.util
 import inspect
@@ -437,9 +438,14 @@ def _make(plan: _Plan, job: _Job) -> Made:
 @contextmanager
 def _alone(to: Path, pair_id: str) -> Iterator[None]:
     """Keep other runs from working on the same pair: a lock on one byte of a file beside the folder, which the system
-    lifts when the process ends, however it ends."""
+    lifts when the process ends, however it ends. On a disk without locks (some clusters') two runs may do the same
+    work; every file is still whole."""
     with to.with_name(f".{to.name}.lock").open("a+b") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX, 1, protocol.seeded(0, pair_id) >> 1)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, protocol.seeded(0, pair_id) >> 1)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
         yield
 
 

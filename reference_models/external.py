@@ -260,6 +260,7 @@ def environment(python: str, gpu: str | None) -> dict[str, str]:
 
 
 def _run(command: list[str], copy: Path, inside: str, env: dict[str, str], log: Path, deadline: float) -> Ran:
+    memory = _Memory(env.get("CUDA_VISIBLE_DEVICES"))
     with log.open("ab") as file:
         try:
             process = subprocess.Popen(
@@ -279,7 +280,6 @@ def _run(command: list[str], copy: Path, inside: str, env: dict[str, str], log: 
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    memory = _Memory(process.pid, env.get("CUDA_VISIBLE_DEVICES"))
     try:
         timed_out = not _wait(process, deadline, memory)
     finally:
@@ -314,7 +314,7 @@ def _wait(process: subprocess.Popen[bytes], deadline: float, memory: _Memory) ->
     """True when it ended by itself before `deadline`."""
     pause = 0.02
     while True:
-        memory.look()
+        memory.look(process.pid)
         left = deadline - time.monotonic()
         try:
             process.wait(max(0.0, min(pause, left)))
@@ -336,10 +336,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class _Memory:
-    """Peaks of the memory of a process group and of the GPU that it is given."""
+    """Peaks of the memory of a process group, and of what the GPU that it is given holds beyond what it held before."""
 
-    def __init__(self, group: int, visible: str | None) -> None:
-        self._group = group
+    def __init__(self, visible: str | None) -> None:
         self._gpu = (visible or "").split(",")[0]
         self._smi = shutil.which("nvidia-smi") if visible != "" else None
         self._next = 0.0
@@ -347,8 +346,8 @@ class _Memory:
         self.gpu_mib: int | None = None
         self._before = self._used() if self._smi else None
 
-    def look(self) -> None:
-        ram = self._resident()
+    def look(self, group: int) -> None:
+        ram = self._resident(group)
         if ram is not None:
             self.ram_mib = max(self.ram_mib or 0, ram)
         if self._before is not None and time.monotonic() >= self._next:
@@ -357,13 +356,13 @@ class _Memory:
                 self.gpu_mib = max(self.gpu_mib or 0, used - self._before)
             self._next = time.monotonic() + GPU_LOOK
 
-    def _resident(self) -> int | None:
+    def _resident(self, group: int) -> int | None:
         """MiB of all processes of the group; None where there is no /proc."""
         pages, found = 0, False
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError, IndexError, ValueError):
                 stat = (folder / "stat").read_text().rpartition(")")[2].split()  # from the third field on
-                if int(stat[2]) == self._group:
+                if int(stat[2]) == group:
                     pages, found = pages + int(stat[21]), True
         return pages * os.sysconf("SC_PAGE_SIZE") // 2**20 if found else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -247,6 +248,21 @@ def test_two_runs_at_once_and_a_kill_lose_and_spoil_nothing(tmp_path: Path, here
     assert len(calls.read_text().split()) == 4, "there was nothing left to do"
     for name, one in made.items():
         assert one.sha256 == media.file_sha256(to / f"{name}.mp4")
+
+
+def test_a_disk_without_locks_will_do(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset(tmp_path, people("a"), frames=FRAMES)
+    refused = [errno.ENOLCK]
+
+    def lockf(*arguments: object) -> None:
+        raise OSError(refused[0], "refused")
+
+    monkeypatch.setattr(generate.fcntl, "lockf", lockf)
+    still = generate.load_method("still", tmp_path)
+    assert all(one.error is None for one in generate.generate(still, ASKED, tmp_path).values())
+    refused[0] = errno.EIO
+    with pytest.raises(OSError, match="refused"):
+        generate.generate(still, ASKED, tmp_path, fresh=True)
 
 
 def test_each_worker_has_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
