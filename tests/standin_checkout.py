@@ -114,8 +114,6 @@ ORIGINALS = {
     "emogen": Original("inference.py", "--checkpoint_path --face --audio --emotion", {"temp/result.avi": "their own"}),
 }
 
-PITFALLS = ("", "no file", "hang", "half a file", "crash", "two files", "short", "long")
-
 SCRIPT = r'''
 import argparse, glob, json, os, shutil, struct, subprocess, sys, time, wave
 HOME = os.path.dirname(os.path.realpath(__file__))
@@ -263,7 +261,8 @@ def checkout(
     repo: Path, name: str, requires: tuple[str, ...], seconds: float, pitfall: str = "", face: np.ndarray | None = None
 ) -> Path:
     """Write the stand-in for `name` into `repo`; what it generates lasts `seconds`: `face` moved into a frame of its
-    own size, or a grey that brightens. Returns repo."""
+    own size, or a grey that brightens. pitfall: "no file", "hang", "half a file", "crash", "two files", "short" or
+    "long". Returns repo."""
     original = ORIGINALS[name]
     parts = {"aniportrait": (1030, 2, 512, 512), "makeittalk": (256, 0, 256, 256)}
     shown = parts.get(name, (0, 0, *original.size))
