@@ -1040,6 +1040,14 @@ _model_command(
     "bench train eat-face --data mead-eat-face --stage tfr --precision bf16 --device cuda; "
     "bench train eat-face --data demo --preset tiny --ablation wo-eve",
 )
+_model_command(
+    "emotion-anchor",
+    "Train the emotion-anchor transformer, stage by stage: audio (content and emotion codes), vq (visual tokens), "
+    "transformer.",
+    "bench train emotion-anchor --data mead-eat --precision bf16 --device cuda; "
+    "bench train emotion-anchor --data mead-eat --stage vq; "
+    "bench train emotion-anchor --data demo --preset tiny",
+)
 
 
 @bench.command()

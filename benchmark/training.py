@@ -21,6 +21,7 @@ MODELS: dict[str, str] = {
     "dice-talk-embedder": "reference_models.dice_talk.embedder_training",
     "dice-talk": "reference_models.dice_talk.training",
     "eat-face": "reference_models.eat_face.training",
+    "emotion-anchor": "reference_models.emotion_anchor.training",
 }
 
 

@@ -1,0 +1,177 @@
+"""Sizes and training of the emotion-anchor transformer: `full`, and `tiny` for a CPU; the code is the same for both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from reference_models.base import GenerationError
+from reference_models.training import TrainingError
+
+MODEL = "emotion-anchor"
+EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")  # MEAD's
+SPAN = 7  # tokens of content around a frame, and of emotion
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Optimiser steps, items a step, learning rate after the warm-up, and Adam's betas."""
+
+    steps: int
+    batch: int
+    rate: float
+    betas: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A configuration; it is recorded in every checkpoint.
+
+    size              side of the square around the face, px
+    patch             pixels that the VQGAN takes as one, along each side
+    channels          of its levels, each half the size of the one before; f = patch 2^(levels - 1)
+    blocks, groups    residual blocks a level, groups of the group norms
+    codes, code_width   entries of the codebook and their dimensions
+    beta              weight of the commitment
+    perceptual        weight of LPIPS; 0: without
+    adversarial       weight of the discriminator's opinion, from step `adversarial_from` on; 0: without
+    discriminator     channels and layers of the discriminator
+    audio_channels    of the first convolution of the audio encoders
+    content, emotion  dimensions of their codes
+    layers, heads, width   of the transformer
+    every             steps from one checkpoint and validation to the next
+    pkeep             share of the codes that it is given unspoilt in training
+    continuity, auxiliary   weights of the losses between two frames, and of the anchor's emotion
+    words             share of the items that are told the emotion's word in place of the emotional audio
+    top_k             codes that are drawn from; 1: the likeliest is taken
+    shuffle_conditions   control: the transformer sees every clip with the sound and the emotion of another
+    """
+
+    name: str
+    size: int
+    patch: int
+    channels: tuple[int, ...]
+    blocks: int
+    groups: int
+    codes: int
+    code_width: int
+    discriminator: tuple[int, int]
+    adversarial_from: int
+    audio_channels: int
+    content: int
+    emotion: int
+    layers: int
+    heads: int
+    width: int
+    stages: Mapping[str, Stage]
+    warmup: int
+    every: int
+    ema: float
+    beta: float = 0.25
+    perceptual: float = 1.0
+    adversarial: float = 0.8
+    pkeep: float = 0.9
+    continuity: float = 0.1
+    auxiliary: float = 0.1
+    words: float = 0.5
+    top_k: int = 100
+    shuffle_conditions: bool = False
+
+    @property
+    def side(self) -> int:
+        """Tokens along each side of the square."""
+        return self.size // self.patch >> (len(self.channels) - 1)
+
+    @property
+    def tokens(self) -> int:
+        return self.side * self.side
+
+
+# VQGAN's and GPT's sizes are those of Taming Transformers, the audio networks' codes those of EVP; steps are ours.
+FULL = Preset(
+    name="full",
+    size=256,
+    patch=1,
+    channels=(128, 128, 256, 256, 512),
+    blocks=2,
+    groups=32,
+    codes=1024,
+    code_width=256,
+    discriminator=(64, 3),
+    adversarial_from=30_000,
+    audio_channels=64,
+    content=256,
+    emotion=128,
+    layers=24,
+    heads=16,
+    width=1024,
+    stages={
+        "audio": Stage(200_000, 16, 2e-4, (0.5, 0.999)),
+        "vq": Stage(300_000, 8, 3.6e-5, (0.5, 0.9)),
+        "transformer": Stage(200_000, 8, 1e-4, (0.9, 0.95)),
+    },
+    warmup=500,
+    every=5000,
+    ema=0.9999,
+)
+
+TINY = Preset(
+    name="tiny",
+    size=64,
+    patch=4,
+    channels=(48, 96),
+    blocks=2,
+    groups=8,
+    codes=512,
+    code_width=32,
+    discriminator=(16, 2),
+    adversarial_from=10**9,
+    audio_channels=8,
+    content=64,
+    emotion=32,
+    layers=4,
+    heads=4,
+    width=128,
+    stages={
+        "audio": Stage(300, 24, 2e-3, (0.9, 0.99)),
+        "vq": Stage(500, 16, 1e-3, (0.9, 0.99)),
+        "transformer": Stage(300, 12, 1e-3, (0.9, 0.99)),
+    },
+    warmup=20,
+    every=50,
+    ema=0.98,
+    perceptual=0.0,
+    adversarial=0.0,
+    top_k=1,
+)
+
+PRESETS = {preset.name: preset for preset in (FULL, TINY)}
+
+
+def preset_of(name: str, options: Mapping[str, Any]) -> Preset:
+    """The preset with some fields replaced. Raises TrainingError for a field that it has not."""
+    known = [field.name for field in fields(Preset) if field.name not in ("name", "stages")]
+    for option in options:
+        if option not in known:
+            raise TrainingError(f"option {option!r} is no field of {MODEL}'s presets; known: {', '.join(known)}")
+    return replace(PRESETS[name], **options)
+
+
+def recorded(preset: Preset) -> dict[str, Any]:
+    """As a checkpoint's header holds it."""
+    return asdict(preset)
+
+
+def restored(found: Any, file: str) -> Preset:
+    """The preset that a checkpoint was trained with. Raises GenerationError for a header of another version."""
+    try:
+        held = dict(found)
+        stages = {
+            name: Stage(**{**stage, "betas": tuple(stage["betas"])}) for name, stage in held.pop("stages").items()
+        }
+        lists = {name: tuple(value) for name, value in held.items() if isinstance(value, list)}
+        return Preset(**{**held, **lists}, stages=stages)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise GenerationError(f"{file}: its configuration is not this version's ({reason}); train it anew") from error
