@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from benchmark import checkouts, configs, engine, footage, protocol, provenance, weights
 from benchmark.errors import BenchError, writable, writing
+from benchmark.exchange import donors, strangers
 from benchmark.protocol import Conditioning, Pair, Protocol
 from pipelines import media
 from pipelines.datasets import printable
@@ -229,9 +230,7 @@ def generate(
             done[job.pair.pair_id] = made
         else:
             todo.append(job)
-    for left in to.glob(".part-*"):  # of a killed run; another run may be at work here now
-        if time.time() - left.stat().st_mtime > DAY:
-            left.unlink(missing_ok=True)
+    _tidy(to)
     make = partial(_make, plan)
     workers = min(workers, len(plan.gpus) or workers)
     progress = tqdm(
@@ -248,6 +247,13 @@ def generate(
             done[job.pair.pair_id] = made
             progress.update()
     return done
+
+
+def _tidy(to: Path) -> None:
+    """Remove what a killed run left, when it is old: another run may be at work here now."""
+    for left in to.glob(".part-*"):
+        if time.time() - left.stat().st_mtime > DAY:
+            left.unlink(missing_ok=True)
 
 
 def files(method: Method, workspace: Path) -> dict[str, Path]:
@@ -317,50 +323,6 @@ def cost(made: Iterable[Made]) -> dict[str, Any] | None:
         "ram_mib": max((one.ram_mib for one in done if one.ram_mib is not None), default=None),
         "gpu_mib": max((one.gpu_mib for one in done if one.gpu_mib is not None), default=None),
     }
-
-
-def donors(members: Sequence[Pair], seed: int) -> dict[str, Pair]:
-    """Another pair for each pair, every one used once: another sentence and person wherever that is possible.
-
-    Among all cyclic shifts of one seeded order (sorted by sentence) the one with the most pairs of another
-    sentence, then of another person, is taken. Raises BenchError for fewer than two pairs.
-    """
-    if len(members) < 2:
-        raise BenchError("shuffled audio needs at least two pairs")
-    words = [pair.target.sentence or pair.target.clip_id for pair in members]
-    order = sorted(range(len(members)), key=lambda i: (words[i], protocol.seeded(seed, "donor", members[i].pair_id)))
-    sentence = np.unique([words[i] for i in order], return_inverse=True)[1]
-    person = np.unique([members[i].target.identity for i in order], return_inverse=True)[1]
-
-    def differences(shift: int) -> tuple[int, int]:
-        other = np.roll(sentence, -shift) != sentence, np.roll(person, -shift) != person
-        return int(other[0].sum()), int((other[0] & other[1]).sum())
-
-    best = max(range(1, len(members)), key=differences)
-    return {members[a].pair_id: members[b] for a, b in zip(order, np.roll(order, -best), strict=True)}
-
-
-def strangers(members: Sequence[Pair], seed: int) -> dict[str, Pair]:
-    """For each pair one of another person, of the same emotion where there is one, drawn by the seed and the pair's id.
-
-    Raises BenchError where all real videos are of one person.
-    """
-    filmed = sorted((pair for pair in members if not pair.target.still), key=lambda pair: pair.pair_id)
-    if len({pair.target.identity for pair in filmed}) < 2:
-        raise BenchError("the pictures of another person need real videos of at least two people")
-    pools: dict[str, list[Pair]] = {}
-    for pair in filmed:
-        pools.setdefault(pair.emotion, []).append(pair)
-    found = {}
-    for pair in members:
-        for pool in (pools.get(pair.emotion, []), filmed):
-            start = protocol.seeded(seed, "stranger", pair.pair_id)
-            turned = (pool[(start + k) % len(pool)] for k in range(len(pool)))
-            other = next((one for one in turned if one.target.identity != pair.target.identity), None)
-            if other is not None:
-                found[pair.pair_id] = other
-                break
-    return found
 
 
 def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: Sequence[str]) -> Iterator[_Job]:
