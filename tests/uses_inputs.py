@@ -143,10 +143,7 @@ class Real:
 def load(method_name: str, workspace: Path) -> Generator:
     if method_name == "real":
         return Real()
-    method = generate.load_method(method_name, workspace)
-    files = {name: str(path) for name, path in generate.files(method, workspace).items()}
-    options = json.dumps(dict(method.options), sort_keys=True)
-    return generate._generator(method.generator, options, json.dumps(files), "cpu")
+    return generate.build(generate.load_method(method_name, workspace), workspace)
 
 
 def ask(method_name: str, workspace: Path, seed: int = 0) -> Answers:
