@@ -155,7 +155,8 @@ def preset_of(name: str, options: Mapping[str, Any]) -> Preset:
     for option in options:
         if option not in known:
             raise TrainingError(f"option {option!r} is no field of {MODEL}'s presets; known: {', '.join(known)}")
-    return replace(PRESETS[name], **options)
+    lists = {option: tuple(value) for option, value in options.items() if isinstance(value, list)}
+    return replace(PRESETS[name], **{**options, **lists})
 
 
 def recorded(preset: Preset) -> dict[str, Any]:

@@ -30,7 +30,7 @@ PRESETS = ("full", "tiny")
 STAGES = ("audio", "vq", "transformer")
 ABLATIONS: tuple[str, ...] = ()
 WEIGHTS = {"full": (perceptual.WEIGHTS,)}
-FREE = ("stages", "shuffle_conditions")  # in which stages may differ
+FREE = ("stages", "every", "shuffle_conditions")  # in which stages may differ
 VALIDATED = 16  # items of the val split
 T = TypeVar("T", bound=nn.Module)
 
