@@ -1325,6 +1325,40 @@ def embed(workspace: Path, /, data: tuple[str, ...], modality: str, **chosen: An
         click.echo(job.embed(found, workspace=workspace, modalities=modalities, **chosen).text)
 
 
+def _emotions(ctx: click.Context, option: click.Parameter, words: str) -> list[tuple[str, str]]:
+    pairs = [tuple(part.split(":")) for part in words.split(",")]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise click.BadParameter(f"{words!r}; expected emotions as sad:happy,angry:surprised", ctx, option)
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+@figures_group.command("interpolation")
+@protocol_option
+@click.option("--method", required=True, help="ours-p or ours-p-tiny, or one like them.")
+@click.option("--clip", required=True, help="Pair id: whose portrait and sound.")
+@click.option("--emotions", "pairs", required=True, callback=_emotions, help="A:B, with commas between; a row each.")
+@click.option("--columns", type=click.IntRange(2, 12), default=5, show_default=True)
+@click.option("--seconds", type=float, default=1.0, show_default=True, help="Of each video.")
+@click.option("--change", is_flag=True, help="One video a row in which the emotion changes; columns are its moments.")
+@device_option
+@click.pass_obj
+def figures_interpolation(
+    workspace: Path, /, protocol_name: str, method: str, clip: str, device: str, **chosen: Any
+) -> None:
+    """Frames from one emotion to another, by the prior on the line between theirs (DICE-Talk, Figs. 4d and 5).
+
+    \b
+    Examples:
+      bench figures interpolation --method ours-p-tiny --clip W108_front_angry_3_001 --emotions sad:happy
+      bench figures interpolation --method ours-p --clip W108_front_angry_3_001 --emotions sad:happy,sad:angry --change
+    """
+    from benchmark import interpolation as job
+    from benchmark import protocol
+
+    asked = protocol.load(protocol_name, workspace)
+    _say(job.interpolation(method, clip, job.Asked(**chosen), asked, workspace, device))
+
+
 def main() -> None:
     """Entry point of the console script; an error that the user can mend is one line, not a traceback."""
     try:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import talkers
 import torch
 from safetensors.torch import load_file
 
-from benchmark import generate
+from benchmark import generate, interpolation
 from benchmark.errors import BenchError
 from reference_models.base import CHUNK, Footage, GenerationError, Request
 from reference_models.dice_talk import checkpoints, data, embedder_training, presets, priors, sampling, training
@@ -493,6 +494,34 @@ def test_files_that_do_not_belong_together_are_refused(
     priors.write(other, tmp_path / "priors.npz")
     with pytest.raises(GenerationError, match=r"priors\.npz: made with another embedder"):
         OursP(**(files | {"priors": tmp_path / "priors.npz"}), rife=Path("rife"), preset="tiny")
+
+
+def test_figures_go_from_one_emotion_to_another(ours_p: OursP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = request(num_frames=5)
+    monkeypatch.setattr(interpolation.protocol, "members", lambda *_: [SimpleNamespace(pair_id="clip")])
+    monkeypatch.setattr(interpolation, "_request", lambda *_: given)
+    monkeypatch.setattr(interpolation.generate, "build", lambda *_: ours_p)
+    asked = interpolation.Asked([("sad", "happy")], columns=3, seconds=0.2)
+    first, middle, last = interpolation._row(ours_p, given, ("sad", "happy"), asked)
+    assert np.array_equal(first, video(ours_p, num_frames=5, emotion="sad")[2])
+    assert np.array_equal(last, video(ours_p, num_frames=5, emotion="happy")[2])
+    assert not np.array_equal(middle, first)
+    changed = interpolation._row(ours_p, given, ("sad", "happy"), replace(asked, change=True))
+    assert len(changed) == 3
+
+    def drawn(method: str, clip: str, of: interpolation.Asked) -> interpolation.Drawn:
+        return interpolation.interpolation(method, clip, of, SimpleNamespace(), tmp_path)  # type: ignore[arg-type]
+
+    files = drawn("ours-p-tiny", "clip", asked).files
+    assert {path.suffix for path in files} == {".pdf", ".svg"}
+    assert all(path.stat().st_size > 1000 for path in files)
+    with pytest.raises(BenchError, match="--clip 'clop' is none of the 1 pairs of the protocol; did you mean 'clip'"):
+        drawn("ours-p-tiny", "clop", asked)
+    with pytest.raises(BenchError, match="no prior of emotion 'bored'; there are happy, neutral, sad"):
+        drawn("ours-p-tiny", "clip", replace(asked, pairs=[("sad", "bored")]))
+    monkeypatch.setattr(interpolation.generate, "build", lambda *_: object())
+    with pytest.raises(BenchError, match="still has no priors of emotions to go between"):
+        drawn("still", "clip", asked)
 
 
 # --- methods -------------------------------------------------------------------------------------------------------
