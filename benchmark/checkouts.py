@@ -20,6 +20,7 @@ from pipelines import crop, faces, media
 from reference_models import external
 from reference_models.base import CHUNK, FPS, GenerationError, Request
 from reference_models.external import Call, Place, Ran
+from reference_models.process_group import Guard
 
 VERSION = 1  # raise when a method is given other inputs, or other frames are made of its output
 HOLD = 6  # frames that may be missing at the end: the last one is held, and the record says how often
@@ -51,6 +52,8 @@ def validate(call: Call, where: str) -> None:
             raise BenchError(f"{where}: call.{key} = {list(value)}; expected {form}")
     if not call.command or call.timeout <= 0:
         raise BenchError(f"{where}: call.command is empty, or call.timeout = {call.timeout} is no time")
+    if PurePosixPath(call.output).is_absolute() or ".." in PurePosixPath(call.output).parts:
+        raise BenchError(f"{where}: call.output = {call.output!r}; expected a path or glob inside the checkout")
     if "{emotion}" in " ".join((*call.command, call.output)) and not call.emotions:
         raise BenchError(f"{where}: call.command has {{emotion}}, but there is no [call.emotions]")
 
@@ -106,14 +109,22 @@ def missing(call: Call, at: Place) -> list[str]:
 
 
 def entries(call: Call) -> list[str]:
-    """The scripts of the checkout that the commands run, as paths in it."""
+    """The scripts of the checkout that the commands run, as paths in it. A module of a user's own method is not looked
+    for: it may be installed in the method's environment."""
     scripts = []
-    for command, inside in ((call.before, call.before_in), (call.command, "")):
+    for command, inside in call.commands:
         if command[:2] == ("{python}", "-m"):
-            scripts.append(f"{command[2].replace('.', '/')}.py")
-        elif command[:1] == ("{python}",):
-            scripts.append(str(PurePosixPath(inside) / command[1]))
+            scripts += [f"{command[2].replace('.', '/')}.py"] if call.repository else []
+        elif command[0] == "{python}":
+            script = next((part for part in command if part.endswith(".py")), None)  # options of Python may precede it
+            scripts += [str(PurePosixPath(inside) / script)] if script else []
     return scripts
+
+
+def interpreter(written: str, base: Path) -> str:
+    """The interpreter that a user wrote: a path from `base`, or a name on the PATH. Its links are kept: that of an
+    environment is a link, by whose place it knows its environment."""
+    return str(base.absolute() / Path(written).expanduser()) if os.sep in written else written
 
 
 def prepared(name: str, workspace: Path) -> Path:
@@ -122,7 +133,7 @@ def prepared(name: str, workspace: Path) -> Path:
 
 
 def steps(name: str, call: Call, workspace: Path) -> list[str]:
-    """What somebody who has nothing yet has to do, one step a line."""
+    """What somebody who has nothing yet has to do before `bench methods check`, one step a line."""
     todo = []
     if call.repository:
         todo.append(f"git clone https://github.com/{call.repository}; cd {call.repository.partition('/')[2]}")
@@ -136,9 +147,7 @@ def steps(name: str, call: Call, workspace: Path) -> list[str]:
         if kind == "prepared":
             stem, suffix = PurePosixPath(path).stem, PurePosixPath(path).suffix
             todo.append(f"make {prepared(name, workspace) / stem}/<pair_id>{suffix} for every pair, with its own tools")
-    todo += call.notes
-    todo.append(f"bench methods check {name} --repo FOLDER --python ITS/bin/python --device cuda")
-    return todo
+    return [*todo, *call.notes]
 
 
 class Checkout:
@@ -157,19 +166,16 @@ class Checkout:
         """Frames at FPS in the portrait's framing and size. Raises GenerationError."""
         self.log, self.record = "", {}
         words = {"emotion": external.word(self._call, request.emotion), "seed": str(request.seed % (2**31 - 1) + 1)}
-        folder = tempfile.mkdtemp(prefix="bench-")  # TMPDIR says where; its name has no blanks
-        try:
-            copy = Path(folder)
+        copy = Path(tempfile.mkdtemp(prefix="bench-"))  # TMPDIR says where; its name has no blanks
+        with Guard(copy) as guard:
             external.working_copy(self._at.repo, copy, self._call.fresh)
             for name, kind in self._call.stage.items():
                 self._stage(copy / name, kind, request)
-            ran = external.run(self._call, self._at, copy, words, self._gpu)
+            ran = external.run(self._call, self._at, copy, words, self._gpu, guard)
             self._note(ran)
             if ran.output is None:
                 raise GenerationError(str(ran.error))
             yield from self._frames(ran.output, request)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _note(self, ran: Ran) -> None:
         self.log = ran.log

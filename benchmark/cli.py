@@ -771,16 +771,17 @@ def methods_list(workspace: Path) -> None:
     from benchmark import checkouts, configs
     from benchmark.generate import load_method
 
-    click.echo(f"{'name':24}{'kind':10}{'conditioning':13}{'driven by':16}{'checkout':10}{'licence':32}title")
+    rows = [("name", "kind", "conditioning", "driven by", "checkout", "title", "licence")]
     for name in sorted(configs.available("methods", workspace)):
         method = load_method(name, workspace)
         place = "-"
         if method.call is not None:
             place = "known" if checkouts.find(name, method.call, workspace) else "wanted"
-        about = (
-            f"{method.kind:10}{method.conditioning:13}{method.driven_by or '-':16}{place:10}{method.licence[:30]:32}"
-        )
-        click.echo(f"{name:24}{about}{method.title}")
+        about = (method.kind, method.conditioning, method.driven_by or "-", place, method.title, method.licence)
+        rows.append((name, *about))
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("".join(map(str.ljust, row, widths)).rstrip())
 
 
 @methods_group.command("show")

@@ -160,7 +160,8 @@ def load_method(name_or_path: str, workspace: Path) -> Method:
         checkouts.validate(method.call, str(path))
         if method.call.repo:
             at = (path.parent / Path(method.call.repo).expanduser()).resolve()
-            method = replace(method, call=replace(method.call, repo=str(at)))
+            python = checkouts.interpreter(method.call.python, path.parent)
+            method = replace(method, call=replace(method.call, repo=str(at), python=python))
     return method
 
 
@@ -382,7 +383,7 @@ def _generator(spec: str, options: str, paths: str, device: str) -> Generator:
         made: Generator = cls(**arguments)
     except GenerationError as error:
         raise BenchError(str(error)) from error
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # somebody's module and class may raise anything
         raise BenchError(f"generator {spec!r} cannot be built: {_line(error)}") from error
     return made
 

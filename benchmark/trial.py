@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,21 +27,26 @@ def check(
 ) -> Trial:
     """Make the first video of a protocol anew with a method. A checkout in which nothing is missing is remembered.
 
-    Raises BenchError for an unknown method, for `repo` where a method is none of somebody else's, and as
-    generate.generate().
+    Raises BenchError for an unknown method, for `repo` where a method has no checkout or its file says where that
+    lies, and as generate.generate().
     """
     method = generate.load_method(name, workspace)
     lines = []
     if method.call is not None:
         at = checkouts.find(method.name, method.call, workspace)
         if repo is not None:
-            at = Place(repo.expanduser().resolve(), _absolute(interpreter))
+            if method.call.repo:
+                raise BenchError(
+                    f"{method.name}: its file says where it lies (call.repo = {method.call.repo!r}), not --repo"
+                )
+            at = Place(repo.expanduser().resolve(), checkouts.interpreter(interpreter, Path()))
         if at is None:
-            lines = [f"{method.name}: no checkout is known here. The steps:"]
-            return Trial(False, lines + _numbered(checkouts.steps(method.name, method.call, workspace)))
+            return Trial(
+                False, [f"{method.name}: no checkout is known here. The steps:", *_steps(name, method, workspace)]
+            )
         if problems := checkouts.missing(method.call, at):
             lines = [f"{method.name}: missing", *(f"  {problem}" for problem in problems), "The steps:"]
-            return Trial(False, lines + _numbered(checkouts.steps(method.name, method.call, workspace)))
+            return Trial(False, lines + _steps(name, method, workspace))
         if not method.call.repo:
             checkouts.remember(method.name, at, workspace)
         lines = [f"{method.name}: nothing is missing in {at.repo}{_commit(method.call, at)}"]
@@ -59,6 +63,8 @@ def _told(lines: list[str], made: Made, method: Method, asked: Protocol, workspa
     if method.call is not None:
         lines = [*lines, f"what it printed: {folder / made.pair_id}.log"]
     if made.error is not None:
+        if method.call is None and made.trace:
+            lines = [*lines, f"its traceback: {folder / made.pair_id}.json"]
         return Trial(False, [*lines, f"{made.pair_id} failed after {made.seconds:.1f} s: {made.error}"])
     video = folder / f"{made.pair_id}.mp4"
     found = media.probe(video)
@@ -70,13 +76,14 @@ def _told(lines: list[str], made: Made, method: Method, asked: Protocol, workspa
     return Trial(True, [*lines, f"{video}: {shown}", f"it took {', '.join(cost)}", "ready"])
 
 
-def _numbered(steps: list[str]) -> list[str]:
+def _steps(asked: str, method: Method, workspace: Path) -> list[str]:
+    assert method.call is not None
+    if method.call.repo:
+        last = f"put call.repo and call.python of its file right, then: bench methods check {asked}"
+    else:
+        last = f"bench methods check {asked} --repo FOLDER --python ITS/bin/python --device cuda"
+    steps = [*checkouts.steps(method.name, method.call, workspace), last]
     return [f"  {number}. {step}" for number, step in enumerate(steps, 1)]
-
-
-def _absolute(interpreter: str) -> str:
-    """Its links are kept: an environment's interpreter is a link, by whose place it knows its environment."""
-    return str(Path(interpreter).expanduser().absolute()) if os.sep in interpreter else interpreter
 
 
 def _commit(call: Call, at: Place) -> str:

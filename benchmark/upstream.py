@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import dropwhile
@@ -110,12 +110,13 @@ class Original:
 def check(call: Call, original: Original) -> list[str]:
     """All that the original would not take of a call."""
     found, scripts = [], []
-    for command, entry in zip(_commands(call), checkouts.entries(call), strict=True):
+    for (command, _), entry in zip(call.commands, checkouts.entries(call), strict=True):
         if entry not in original.files:
             found.append(f"{entry} is not there")
             continue
         scripts.append(original.read(entry))
-        found += [f"{Path(entry).name}: {problem}" for problem in problems(command, scripts[-1])]
+        given = command[3:] if command[1] == "-m" else command[2:]
+        found += [f"{Path(entry).name}: {problem}" for problem in problems(given, scripts[-1])]
     text = "\n".join(scripts)
     if call.config and call.config not in original.files:
         found.append(f"{call.config} is not there")
@@ -127,13 +128,6 @@ def check(call: Call, original: Original) -> list[str]:
         if not used and not any(Path(name).stem == word for name in original.files):
             found.append(f"the word {word!r} for an emotion is nowhere")
     return found
-
-
-def _commands(call: Call) -> Iterator[tuple[str, ...]]:
-    """What follows the name of each entry script."""
-    for command in (call.before, call.command):
-        if command:
-            yield command[3:] if command[1] == "-m" else command[2:]
 
 
 def find(repository: str, folder: Path) -> Path | None:

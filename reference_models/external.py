@@ -1,7 +1,7 @@
 """Runs somebody's own checkout of a method as a subprocess in its own environment, and finds the video it wrote.
 
-Nothing of a checkout is imported here, and nothing in it is changed: the method runs in a working copy, a tree of
-folders whose files are links to the checkout's. What it is given lies there under names of ours, relative and without
+Nothing of a checkout is imported here, and no file is made in it: the method runs in a working copy, a tree of folders
+whose files are links to the checkout's. What it is given lies there under names of ours, relative and without
 blanks, since many entry scripts paste paths into shell lines; `bench/` and `bench/out/` of the copy are ours too.
 """
 
@@ -11,9 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections import deque
@@ -22,14 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
+from reference_models import process_group
 from reference_models.base import GenerationError
+from reference_models.process_group import Guard
 
-LOG = 1 << 20  # bytes of a log that are kept, its end
-GRACE = 5.0  # s between asking a process group to end and ending it
-GPU_LOOK = 2.0  # s between two looks at the GPU's memory
-SOURCES = (".py", ".yaml", ".yml")  # of a checkout, in its fingerprint
+SOURCES = (".py", ".sh", ".yaml", ".yml", ".json", ".toml")  # of a checkout, in its fingerprint
 # Of our own environment; a checkout must find neither our modules nor our interpreter.
 OURS = (
     "PYTHONPATH",
@@ -41,15 +37,6 @@ OURS = (
     "CONDA_DEFAULT_ENV",
 )
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-
-# Waits until the worker that started the method ends, however it ends, and then leaves nothing of it behind.
-_GUARD = """
-import os, shutil, signal, sys
-if sys.stdin.buffer.read(1): sys.exit()
-try: os.killpg(int(sys.argv[1]), signal.SIGKILL)
-except OSError: pass
-shutil.rmtree(sys.argv[2], ignore_errors=True)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +54,8 @@ class Call:
     emotions    MEAD's word to the method's; a word that is missing is a reason. Empty: {emotion} is not used
     config      YAML file of the checkout that is rewritten, under its own name, with the keys of `settings` replaced
     before      command that is run first, in the folder `before_in`
-    fresh       globs of what the working copy does not take over; one that ends in "/" is a folder, made empty
+    fresh       globs of what the working copy does not take over, as what the method writes over in place: it would
+                follow the link into the checkout. One that ends in "/" is a folder, made empty
     size        (width, height) of the output's pictures, where that is fixed; `crop` the (left, top, width, height) of
                 the part that shows the face: empty is all
     framing     "reference": the pictures show what the portrait shows; "face": the method crops as it likes, and its
@@ -102,6 +90,11 @@ class Call:
     repo: str = ""
     python: str = ""
     timeout: int = 3600
+
+    @property
+    def commands(self) -> list[tuple[tuple[str, ...], str]]:
+        """What is run, in turn, each with the folder of the checkout in which it runs."""
+        return [(self.before, self.before_in), (self.command, "")] if self.before else [(self.command, "")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +195,12 @@ def set_keys(text: str, settings: Mapping[str, Any]) -> str:
     return "\n".join(kept) + "\n"
 
 
-def run(call: Call, place: Place, copy: Path, words: Mapping[str, str], gpu: str | None) -> Ran:
+def run(call: Call, place: Place, copy: Path, words: Mapping[str, str], gpu: str | None, guard: Guard) -> Ran:
     """Run a call in its working copy, in which everything that it is given already lies.
 
     words   what {emotion} and {seed} stand for
     gpu     CUDA_VISIBLE_DEVICES of the method: "" hides all GPUs, None leaves it as it is
+    guard   of the working copy
 
     A method that fails, hangs or writes nothing is a Ran with an `error`. Raises OSError where no log can be written.
     """
@@ -221,22 +215,22 @@ def run(call: Call, place: Place, copy: Path, words: Mapping[str, str], gpu: str
         path.write_text(set_keys(text, call.settings), encoding="utf-8")
     log = copy / "bench" / "log.txt"
     env = environment(place.python, gpu)
-    started, ran = time.monotonic(), None
-    for command, inside in ((call.before, call.before_in), (call.command, "")):
-        if command:
-            deadline = started + call.timeout
-            ran = _run([_filled(part, told) for part in command], copy, inside, env, log, deadline)
-            if ran.error:
-                break
-    assert ran is not None, "a call has a command"
-    text = tail(log)
-    error, output = ran.error, None
+    memory = process_group.Memory(gpu=env.get("CUDA_VISIBLE_DEVICES"))
+    started = time.monotonic()
+    code, error, output = None, None, None
+    for command, inside in call.commands:
+        filled = [_filled(part, told) for part in command]
+        deadline = started + call.timeout
+        code, error = process_group.run(filled, copy / inside, env, log, deadline, memory, guard)
+        if error:
+            break
+    text = process_group.tail(log)
     if error is None:
         output, error = _found(copy, call, words)
     if error and (last := _last_line(text)):
         error = f"{error}; its last words: {last}"
     seconds = round(time.monotonic() - started, 3)
-    return Ran(output, error, ran.exit_code, seconds, ran.ram_mib, ran.gpu_mib, text)
+    return Ran(output, error, code, seconds, memory.ram_mib, memory.gpu_mib, text)
 
 
 def _filled(part: str, words: Mapping[str, str]) -> str:
@@ -259,123 +253,6 @@ def environment(python: str, gpu: str | None) -> dict[str, str]:
     return env
 
 
-def _run(command: list[str], copy: Path, inside: str, env: dict[str, str], log: Path, deadline: float) -> Ran:
-    memory = _Memory(env.get("CUDA_VISIBLE_DEVICES"))
-    with log.open("ab") as file:
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=copy / inside,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,  # a group of its own, to be ended as a whole
-            )
-        except OSError as reason:
-            return Ran(None, f"{command[0]} cannot be run ({reason.strerror})", None, 0.0, None, None, "")
-    guard = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _GUARD, str(process.pid), str(copy)],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        timed_out = not _wait(process, deadline, memory)
-    finally:
-        _end(process)
-        with suppress(OSError):
-            _stdin(guard).write(b"\n")
-        with suppress(OSError):
-            _stdin(guard).close()
-        guard.wait()
-    error = None
-    if timed_out:
-        error = "was ended, since it ran out of time"
-    elif process.returncode:
-        error = f"ended with {_status(process.returncode)}"
-    return Ran(None, error, None if timed_out else process.returncode, 0.0, memory.ram_mib, memory.gpu_mib, "")
-
-
-def _stdin(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    assert process.stdin is not None
-    return process.stdin
-
-
-def _status(code: int) -> str:
-    if code > 0:
-        return f"exit code {code}"
-    with suppress(ValueError):
-        return f"signal {signal.Signals(-code).name}"
-    return f"signal {-code}"
-
-
-def _wait(process: subprocess.Popen[bytes], deadline: float, memory: _Memory) -> bool:
-    """True when it ended by itself before `deadline`."""
-    pause = 0.02
-    while True:
-        memory.look(process.pid)
-        left = deadline - time.monotonic()
-        try:
-            process.wait(max(0.0, min(pause, left)))
-        except subprocess.TimeoutExpired:
-            if left <= 0:
-                return False
-            pause = min(2 * pause, 1.0)
-            continue
-        return True
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End whatever is left of the process's group: all of it, after a time limit; strays, after it ended itself."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(OSError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-
-
-class _Memory:
-    """Peaks of the memory of a process group, and of what the GPU that it is given holds beyond what it held before."""
-
-    def __init__(self, visible: str | None) -> None:
-        self._gpu = (visible or "").split(",")[0]
-        self._smi = shutil.which("nvidia-smi") if visible != "" else None
-        self._next = 0.0
-        self.ram_mib: int | None = None
-        self.gpu_mib: int | None = None
-        self._before = self._used() if self._smi else None
-
-    def look(self, group: int) -> None:
-        ram = self._resident(group)
-        if ram is not None:
-            self.ram_mib = max(self.ram_mib or 0, ram)
-        if self._before is not None and time.monotonic() >= self._next:
-            used = self._used()
-            if used is not None:
-                self.gpu_mib = max(self.gpu_mib or 0, used - self._before)
-            self._next = time.monotonic() + GPU_LOOK
-
-    def _resident(self, group: int) -> int | None:
-        """MiB of all processes of the group; None where there is no /proc."""
-        pages, found = 0, False
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError, IndexError, ValueError):
-                stat = (folder / "stat").read_text().rpartition(")")[2].split()  # from the third field on
-                if int(stat[2]) == group:
-                    pages, found = pages + int(stat[21]), True
-        return pages * os.sysconf("SC_PAGE_SIZE") // 2**20 if found else None
-
-    def _used(self) -> int | None:
-        query = [str(self._smi), "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-        if self._gpu:
-            query.append(f"--id={self._gpu}")
-        with suppress(OSError, ValueError, subprocess.SubprocessError, IndexError):
-            done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-            return int(done.stdout.splitlines()[0])
-        return None
-
-
 def _found(copy: Path, call: Call, words: Mapping[str, str]) -> tuple[Path | None, str | None]:
     """The one file that was written; links are files of the checkout, left by earlier runs."""
     pattern = _filled(call.output, words)
@@ -386,17 +263,6 @@ def _found(copy: Path, call: Call, words: Mapping[str, str]) -> tuple[Path | Non
         names = ", ".join(path.relative_to(copy).as_posix() for path in made[:4])
         return None, f"wrote {len(made)} files that {pattern} matches, expected one: {names}"
     return made[0], None
-
-
-def tail(path: Path) -> str:
-    """The last LOG bytes of a log as text; where a progress bar drew over itself, only what stayed."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LOG))
-            lines = file.read().decode("utf-8", "replace").split("\n")
-    except OSError:
-        return ""
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
 
 def _last_line(text: str) -> str:

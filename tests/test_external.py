@@ -29,6 +29,7 @@ from pipelines import faces, media
 from reference_models import external
 from reference_models.base import SAMPLE_RATE, Footage, GenerationError, Request
 from reference_models.external import Call, Place
+from reference_models.process_group import Guard
 
 FRAMES = 15
 SECONDS = FRAMES / 25
@@ -218,10 +219,12 @@ def test_a_method_ends_with_the_worker_that_runs_it(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from reference_models import external\n"
         "from reference_models.external import Call, Place\n"
+        "from reference_models.process_group import Guard\n"
         "repo, copy = map(Path, sys.argv[1:])\n"
         "c = Call(('{python}', 'demo.py', 'a.png', 'a.wav', 'bench/out/v.mp4'), 'bench/out/v.mp4', {})\n"
-        "external.working_copy(repo, copy, ())\n"
-        "external.run(c, Place(repo, sys.executable), copy, {}, '')\n"
+        "with Guard(copy) as guard:\n"
+        "    external.working_copy(repo, copy, ())\n"
+        "    external.run(c, Place(repo, sys.executable), copy, {}, '', guard)\n"
     )
     repo, copy = made._at.repo, tmp_path / "copy"
     script = repo / "demo.py"
@@ -234,6 +237,50 @@ def test_a_method_ends_with_the_worker_that_runs_it(tmp_path: Path) -> None:
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     wait_for(lambda: not alive(pid) and not copy.exists())
+
+
+def test_a_working_copy_goes_with_the_worker_also_between_commands(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from reference_models.process_group import Guard\n"
+        "with Guard(Path(sys.argv[1])): print('here', flush=True); time.sleep(600)\n"
+    )
+    (tmp_path / "copy").mkdir()
+    worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "copy")], stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == b"here\n"
+    worker.kill()
+    worker.communicate()
+    wait_for(lambda: not (tmp_path / "copy").exists())
+
+
+def test_memory_is_that_of_the_command_before_too(tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "large.py").write_text("import time; x = bytearray(80 << 20); time.sleep(0.3)")
+    (tmp_path / "repo" / "write.py").write_text("open('bench/out/v.mp4', 'w')")
+    made = Call(("{python}", "write.py"), "bench/out/*.mp4", {}, before=("{python}", "large.py"))
+    copy = tmp_path / "copy"
+    with Guard(copy) as guard:
+        external.working_copy(tmp_path / "repo", copy, ())
+        ran = external.run(made, Place(tmp_path / "repo", sys.executable), copy, {}, "", guard)
+    assert (ran.error, ran.exit_code) == (None, 0)
+    assert ran.ram_mib is not None
+    assert ran.ram_mib >= 80
+    assert not copy.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "repository", "scripts"),
+    [
+        ("{python} run.py --code other.py", "", ["run.py"]),
+        ("{python} -u in/run.py", "", ["in/run.py"]),
+        ("{python} -m scripts.run", "somebody/original", ["scripts/run.py"]),
+        ("{python} -m installed", "", []),
+        ("{python}", "", []),
+        ("./run.sh a.py", "", []),
+    ],
+)
+def test_the_scripts_of_a_command(command: str, repository: str, scripts: list[str]) -> None:
+    assert checkouts.entries(Call(tuple(command.split()), "x", {}, repository)) == scripts
 
 
 def wait_for(happens: object, seconds: float = 30) -> None:
@@ -317,6 +364,12 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, change: str, message: str) -> 
     path.write_text(f'name = "mine"\ntitle = "T"\nlicence = "x"\n[call]\ncommand = ["x"]\noutput = "x"\n{change}\n')
     with pytest.raises(BenchError, match=message):
         generate.load_method(str(path), tmp_path)
+
+
+@pytest.mark.parametrize("output", ["/tmp/x.mp4", "../*.mp4"])
+def test_an_output_outside_is_refused(output: str) -> None:
+    with pytest.raises(BenchError, match="expected a path or glob inside the checkout"):
+        checkouts.validate(Call(("x",), output, {}), "mine.toml")
 
 
 def test_a_method_is_a_class_or_a_call(tmp_path: Path) -> None:

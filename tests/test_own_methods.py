@@ -124,8 +124,13 @@ def test_one_file_with_a_class_is_a_method(tmp_path: Path, here: None) -> None:
     frame = next(media.read_frames(generate.folder("held", ASKED, tmp_path) / "a_happy_1.mp4"))
     assert abs(frame.mean() - 90) < 3
     assert str(tmp_path) not in json.dumps(generate.described(method))
-    with pytest.raises(BenchError, match=r"ImportError: .*none.py: no such file"):
-        generate.generate(replace(method, generator=str(methods / "none.py:Held")), ASKED, tmp_path)
+    (methods / "raises.py").write_text(
+        "class Held:\n    def __init__(self, shade):\n        raise RuntimeError('no GPU')\n"
+    )
+    (methods / "typo.py").write_text("clas Held:\n")
+    for file, message in (("none", "ImportError: .*no such file"), ("raises", "no GPU"), ("typo", "typo.py, line 1")):
+        with pytest.raises(BenchError, match=message):
+            generate.generate(replace(method, generator=str(methods / f"{file}.py:Held")), ASKED, tmp_path)
 
 
 def test_a_method_that_fails_on_some_clips_has_reasons_and_the_rest(tmp_path: Path, here: None) -> None:
@@ -167,6 +172,22 @@ def test_check_tells_a_new_user_the_steps(tmp_path: Path) -> None:
     assert "wanted" in next(line for line in bench(tmp_path, "methods", "list").output.splitlines() if "sonic" in line)
     prepared = bench(tmp_path, "methods", "check", "styletalk", "--protocol", "small").output
     assert f"{tmp_path}/inputs/styletalk/phonemes/<pair_id>.json" in prepared
+
+
+def test_check_of_ones_own_tells_what_in_its_file_is_wrong(tmp_path: Path) -> None:
+    protocol_file(tmp_path, PROTOCOL)
+    path = mine(tmp_path, MINE.replace('repo = "code"', 'repo = "code"\npython = "code/env/bin/python"'))
+    done = bench(tmp_path, "methods", "check", str(path), "--protocol", "small")
+    assert f"{tmp_path}/methods/code/env/bin/python: no such interpreter" in done.output
+    assert f"1. put call.repo and call.python of its file right, then: bench methods check {path}" in done.output
+    (tmp_path / "methods" / "code" / "env" / "bin").mkdir(parents=True)
+    link = tmp_path / "methods" / "code" / "env" / "bin" / "python"
+    link.symlink_to(sys.executable)
+    call = generate.load_method(str(path), tmp_path).call
+    assert call is not None
+    assert call.python == str(link), "an environment knows itself by the place of the link"
+    with pytest.raises(BenchError, match="its file says where it lies"):
+        trial.check(str(path), tmp_path, "python3", ASKED, tmp_path)
 
 
 def test_check_proves_a_checkout_on_one_clip_and_remembers_it(
