@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import talkers
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from benchmark import generate, interpolation
 from benchmark.errors import BenchError
@@ -21,7 +21,7 @@ from reference_models.base import CHUNK, Footage, GenerationError, Request
 from reference_models.dice_talk import checkpoints, data, embedder_training, presets, priors, sampling, training
 from reference_models.dice_talk.model import DiceTalk, Given, autoencoder, image_encoder
 from reference_models.dice_talk.presets import PRESETS
-from reference_models.dice_talk.sample import Heard, OursP, OursV, between, changing, doubled
+from reference_models.dice_talk.sample import Heard, OursP, OursV, Published, between, changing, doubled
 from reference_models.dice_talk.speech import LogMel, windows
 from reference_models.training import Task, Trained, TrainingError
 
@@ -522,6 +522,34 @@ def test_figures_go_from_one_emotion_to_another(ours_p: OursP, tmp_path: Path, m
     monkeypatch.setattr(interpolation.generate, "build", lambda *_: object())
     with pytest.raises(BenchError, match="still has no priors of emotions to go between"):
         drawn("still", "clip", asked)
+
+
+def test_the_published_files_generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(presets.PRESETS, "full", MICRO)
+    monkeypatch.setattr(checkpoints, "WHISPER_SIZE", 160)
+    monkeypatch.setattr("reference_models.dice_talk.sample.Rife", Blend)
+    monkeypatch.setattr("reference_models.dice_talk.sample.front_end", lambda *_: LogMel())
+    torch.manual_seed(0)
+    source = DiceTalk(MICRO, 160)
+    paths = {part: tmp_path / f"{part}.pth" for part in checkpoints.PUBLISHED}
+    for part, path in paths.items():
+        torch.save(getattr(source, part).state_dict(), path)
+    for name, network in (("vae", autoencoder(MICRO)), ("image_encoder", image_encoder(MICRO))):
+        paths[name] = tmp_path / f"{name}.safetensors"
+        save_file(network.state_dict(), paths[name])
+    for emotion in ("neutral", "happy"):
+        mean = np.random.default_rng(len(emotion)).standard_normal((1, 256)).astype(np.float32)
+        np.save(tmp_path / f"{emotion}.npy", np.array({"mu": mean}, object), allow_pickle=True)
+    given = {**paths, "priors": tmp_path / "neutral.npy", "rife": Path("rife"), "whisper": Path("whisper")}
+    method = generate.load_method("ours-p-published", tmp_path)
+    assert given.keys() == method.weights.keys() | method.checkpoints.keys()
+    generator = Published(**given)
+    happy = video(generator, num_frames=3)
+    assert happy.shape == (3, 64, 64, 3)
+    assert not np.array_equal(video(generator, num_frames=3, emotion="neutral"), happy)
+    save_file({"conv": torch.zeros(1)}, paths["vae"])
+    with pytest.raises(GenerationError, match=r"vae\.safetensors: not the file of stable-video-diffusion-img2vid-xt"):
+        Published(**given)
 
 
 # --- methods -------------------------------------------------------------------------------------------------------

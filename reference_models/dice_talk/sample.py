@@ -168,7 +168,7 @@ class OursV(DiceTalkGenerator):
 
 
 class Published(OursP):
-    """The published DICE-Talk with its own priors, one file for each emotion."""
+    """The published DICE-Talk with its own priors: `priors` is one of the <emotion>.npy, the others lie beside."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class Published(OursP):
         network, self.preset = checkpoints.published(unet, audio_linear, emo_model, pose_guider)
         self._open(network, WHISPER, rife, whisper, device, precision, None, None)
         self._vision = vision.pretrained(self.preset, vae, image_encoder, device)
-        self._priors = read(priors)
+        self._priors = read(priors.parent)
 
 
 class Heard:
