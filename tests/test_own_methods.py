@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,6 +133,24 @@ def test_one_file_with_a_class_is_a_method(tmp_path: Path, here: None) -> None:
     for file, message in (("none", "ImportError: .*no such file"), ("raises", "no GPU"), ("typo", "typo.py, line 1")):
         with pytest.raises(BenchError, match=message):
             generate.generate(replace(method, generator=str(methods / f"{file}.py:Held")), ASKED, tmp_path)
+
+
+def test_the_examples_of_the_docs_are_methods(tmp_path: Path, here: None) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
+    blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n)+", text, re.MULTILINE)]
+    for name, begins in (
+        ("wave.toml", 'name = "wave"'),
+        ("blink.toml", 'name = "blink"'),
+        ("blink.py", "import numpy"),
+    ):
+        (example,) = (block.strip() for block in blocks if block.strip().startswith(begins))
+        (tmp_path / name).write_text(example + "\n")
+    call = generate.load_method(str(tmp_path / "wave.toml"), tmp_path).call
+    assert call is not None
+    assert (call.repo, checkouts.entries(call)) == (str(tmp_path / "wave-code"), ["run.py"])
+    dataset(tmp_path, people("a"), frames=FRAMES)
+    made = generate.generate(generate.load_method(str(tmp_path / "blink.toml"), tmp_path), ASKED, tmp_path)
+    assert [one.error for one in made.values()] == [None] * 3
 
 
 def test_a_method_that_fails_on_some_clips_has_reasons_and_the_rest(tmp_path: Path, here: None) -> None:
