@@ -170,7 +170,7 @@ class Checkout:
         with Guard(copy) as guard:
             external.working_copy(self._at.repo, copy, self._call.fresh)
             for name, kind in self._call.stage.items():
-                self._stage(copy / name, kind, request)
+                self._stage(external.ours(copy, name), kind, request)
             ran = external.run(self._call, self._at, copy, words, self._gpu, guard)
             self._note(ran)
             if ran.output is None:
@@ -182,8 +182,6 @@ class Checkout:
         self.record = {"exit_code": ran.exit_code, "ram_mib": ran.ram_mib, "gpu_mib": ran.gpu_mib, "held": 0}
 
     def _stage(self, path: Path, kind: str, request: Request) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # never through a link into the checkout
         if kind == "portrait":
             quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
             side = self._call.side

@@ -147,7 +147,8 @@ def fingerprint(repo: Path) -> str:
 def working_copy(repo: Path, to: Path, fresh: Sequence[str]) -> None:
     """Make `to` a tree of the checkout's folders whose files are links to its files.
 
-    Left out: what `fresh` matches, .git, and environments, which are linked whole. Links stay links.
+    Left out: what `fresh` matches, .git, and environments, which are linked whole. Links stay links. Raises
+    GenerationError as ours().
     """
     for here, folders, files in os.walk(repo):
         inside = Path(here).relative_to(repo)
@@ -163,7 +164,18 @@ def working_copy(repo: Path, to: Path, fresh: Sequence[str]) -> None:
                 (to / inside / name).symlink_to(Path(here, name))
     for pattern in (*fresh, "bench/", "bench/out/"):
         if pattern.endswith("/"):
-            (to / pattern).mkdir(parents=True, exist_ok=True)
+            ours(to, f"{pattern}x")
+
+
+def ours(copy: Path, name: str) -> Path:
+    """The path of a file that we write into a working copy, in a folder that is there and with nothing in its place.
+    Raises GenerationError where a folder on the way is a link of the checkout's: what lies behind it is the user's."""
+    path = copy / name
+    if not path.parent.resolve().is_relative_to(copy.resolve()):
+        raise GenerationError(f"{name} would be written through a link of the checkout; make a folder of that link")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # a link to the checkout's
+    return path
 
 
 def _whole(folder: Path) -> bool:
@@ -202,7 +214,8 @@ def run(call: Call, place: Place, copy: Path, words: Mapping[str, str], gpu: str
     gpu     CUDA_VISIBLE_DEVICES of the method: "" hides all GPUs, None leaves it as it is
     guard   of the working copy
 
-    A method that fails, hangs or writes nothing is a Ran with an `error`. Raises OSError where no log can be written.
+    A method that fails, hangs or writes nothing is a Ran with an `error`. Raises OSError where no log can be written,
+    and GenerationError as ours().
     """
     told = {**words, "python": place.python}
     if call.config:
@@ -211,8 +224,7 @@ def run(call: Call, place: Place, copy: Path, words: Mapping[str, str], gpu: str
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as reason:
             return Ran(None, f"{call.config} of the checkout cannot be read ({reason})", None, 0.0, None, None, "")
-        path.unlink()  # a link to the checkout's
-        path.write_text(set_keys(text, call.settings), encoding="utf-8")
+        ours(copy, call.config).write_text(set_keys(text, call.settings), encoding="utf-8")
     log = copy / "bench" / "log.txt"
     env = environment(place.python, gpu)
     memory = process_group.Memory(gpu=env.get("CUDA_VISIBLE_DEVICES"))

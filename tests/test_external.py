@@ -304,6 +304,23 @@ def test_a_working_copy_is_links_in_folders(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_nothing_is_written_through_a_link_of_the_checkout(tmp_path: Path) -> None:
+    made = standin(tmp_path, "hallo")
+    elsewhere = tmp_path / "elsewhere"
+    (made._at.repo / "configs").rename(elsewhere)
+    (made._at.repo / "configs").symlink_to(elsewhere)
+    before = tree(elsewhere)
+    with pytest.raises(GenerationError, match="would be written through a link of the checkout"):
+        frames(made, request(tmp_path))
+    assert tree(elsewhere) == before
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "in").symlink_to(elsewhere)
+    for name in ("in/a.png", "in/out/a.png"):
+        with pytest.raises(GenerationError, match=f"{name} would be written through"):
+            external.ours(tmp_path / "copy", name)
+    assert tree(elsewhere) == before
+
+
 @given(st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=("C", "Z")), max_size=9))
 def test_keys_of_a_yaml_file_are_replaced_and_nothing_else(name: str) -> None:
     kept = {"a": 1, "list": [{"x": 1}, 2], "nested": {"test_cases": [1]}, "z": "it's: # so"}
