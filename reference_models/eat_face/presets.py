@@ -141,7 +141,7 @@ TINY = Preset(
         "tfr": Stage(350, 16, 1e-3),
         "eve": Stage(300, 8, 1e-3),
         "controlnet": Stage(120, 16, 1e-3),
-        "finetune": Stage(300, 16, 1e-3),
+        "finetune": Stage(500, 16, 1e-3),
     },
     warmup=20,
     validate_every=250,

@@ -37,6 +37,7 @@ from reference_models.training import Task, Trained, TrainingError, save
 
 PRESETS = tuple(_PRESETS)
 OWN = ("vae", "speech", "pair")
+SAMPLING = ("ddim_steps", "smooth")  # fields of a preset that change no weight
 SAVE_EVERY = 500  # steps from one checkpoint to the next
 STAGES = (*OWN, "tfr", "eve", "controlnet", "finetune")
 SKIPPED: dict[str, tuple[str, ...]] = {
@@ -217,7 +218,8 @@ class _Run:
     def _about(self, stage: str) -> str:
         """What a resumed run must agree in beside fit's settings."""
         preset = recorded(self._preset)
-        del preset["stages"]
+        for name in ("stages", *SAMPLING):
+            del preset[name]
         keys = [f"{clip.key} {clip.emotion} {clip.identity}" for clip in self._clips["train"]]
         before = [
             hashlib.sha256(self._file(one).read_bytes()).hexdigest()
