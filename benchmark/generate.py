@@ -15,24 +15,22 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmark import checkouts, configs, engine, footage, protocol, provenance, weights
+from benchmark import checkouts, configs, engine, protocol, provenance, requests, weights
 from benchmark.errors import BenchError, writable, writing
 from benchmark.exchange import donors, strangers
 from benchmark.protocol import Conditioning, Pair, Protocol
 from pipelines import media
 from pipelines.datasets import printable
 from reference_models import external
-from reference_models.base import CHUNK, GenerationError, Generator, Request
+from reference_models.base import GenerationError, Generator
 from reference_models.external import Call, Place
 
 RECORD_VERSION = 1
@@ -418,9 +416,12 @@ def _generated(plan: _Plan, job: _Job) -> Made:
     made = Made(pair.pair_id, job.key, None, 0.0, None)
     generator: Generator | None = None
     try:
-        request = _request(plan, job)
+        sees = plan.method.kind == "baseline" or plan.method.conditioning == "target-pose"
+        request = requests.build(
+            pair, job.donor, job.shown, job.seed, plan.source, plan.emotion_source, sees_target=sees
+        )
         generator = plan.generator()
-        frames = checked(generator.generate(request), request.num_frames)
+        frames = requests.checked(generator.generate(request), request.num_frames)
         media.write_video(video, frames, request.fps, audio=request.audio, sample_rate=request.sample_rate)
         made = replace(made, sha256=media.file_sha256(video))
     except Exception as error:  # somebody's generator may raise anything: a row with the reason
@@ -435,78 +436,6 @@ def _generated(plan: _Plan, job: _Job) -> Made:
     with media.atomic_path(to / f"{pair.pair_id}.json") as temporary:
         temporary.write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
     return made
-
-
-def _request(plan: _Plan, job: _Job) -> Request:
-    method, source = plan.method, plan.source
-    target, reference, shown = job.pair.target, job.pair.reference, job.pair.emotion_video
-    seen = job.shown.target
-    assert reference is not None, "pairs without reference are never generated"
-    whole = cache(partial(protocol.intact, dataset=source.name))
-    donor = job.donor.target
-    audio = media.read_audio(whole(source / donor.audio, donor.audio_sha256), target.sample_rate)
-    if method.audio == "shuffled":
-        audio = np.resize(audio, round(target.num_frames * target.sample_rate / target.fps))
-
-    def allowed() -> None:
-        if seen.still:
-            raise GenerationError("there is no real video of a still portrait")
-        if method.kind == "method" and method.conditioning == "one-shot":
-            raise GenerationError("a one-shot method asked for the real frames; state conditioning = 'target-pose'")
-
-    def target_frames() -> Iterator[NDArray[np.uint8]]:
-        allowed()
-        path = whole(source / seen.video, seen.sha256)
-        return media.read_frames(path, seen.fps) if seen is target else _again(path, target.fps)
-
-    def target_points() -> NDArray[np.float32]:
-        allowed()
-        return footage.points(seen, source)
-
-    return Request(
-        reference=protocol.first_frame(whole(source / reference.video, reference.sha256)),
-        audio=audio,
-        sample_rate=target.sample_rate,
-        emotion=job.pair.prompt,
-        intensity=target.intensity,
-        num_frames=target.num_frames,
-        fps=target.fps,
-        seed=job.seed,
-        target_frames=target_frames,
-        points=lambda: footage.points(reference, source)[0],
-        target_points=target_points,
-        emotion_video=footage.footage(shown, plan.emotion_source) if shown and not shown.still else None,
-        name=job.pair.pair_id,
-    )
-
-
-def _again(path: Path, fps: float) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a video over and over."""
-    while True:
-        yield from media.read_frames(path, fps)
-
-
-def checked(chunks: Iterable[NDArray[np.uint8]], num_frames: int) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a generator's chunks one by one, held to the contract of reference_models.base.
-
-    Raises GenerationError on another type, dtype or shape, odd or changing sides, or another number of frames.
-    """
-    count, size = 0, None
-    for chunk in chunks:
-        if not isinstance(chunk, np.ndarray) or chunk.dtype != np.uint8:
-            kind = chunk.dtype if isinstance(chunk, np.ndarray) else type(chunk).__name__
-            raise GenerationError(f"yielded {kind}; expected uint8 RGB, 0-255")
-        if chunk.ndim != 4 or chunk.shape[3] != 3 or not 1 <= len(chunk) <= CHUNK:
-            raise GenerationError(f"yielded shape {chunk.shape}; expected (t, H, W, 3) with t from 1 to {CHUNK}")
-        size = size or chunk.shape[1:3]
-        if chunk.shape[1:3] != size or size[0] % 2 or size[1] % 2:
-            raise GenerationError(f"frames of {chunk.shape[1:3]}; expected even sides that stay at {size}")
-        count += len(chunk)
-        if count > num_frames:
-            raise GenerationError(f"yielded {count} frames or more; {num_frames} were asked for")
-        yield from chunk
-    if count < num_frames:
-        raise GenerationError(f"yielded {count} frames; {num_frames} were asked for")
 
 
 def _line(error: BaseException) -> str:

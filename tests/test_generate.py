@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import clip, dataset, people, pictures, run_here
 
-from benchmark import engine, generate, protocol
+from benchmark import engine, generate, protocol, requests
 from benchmark.errors import BenchError
 from benchmark.generate import Method
 from benchmark.protocol import Pair, Pairing, Protocol
@@ -276,12 +276,12 @@ def chunk(*shape: int, dtype: type = np.uint8) -> np.ndarray:
 )
 def test_the_contract_of_a_generator_is_held(chunks: list, message: str) -> None:
     with pytest.raises(generate.GenerationError, match=message):
-        list(generate.checked(chunks, 4))
+        list(requests.checked(chunks, 4))
 
 
 def test_frames_within_the_contract_pass_untouched() -> None:
     frames = np.stack(list(pictures(0, 40)))
-    out = list(generate.checked([frames[:32], frames[32:]], 40))
+    out = list(requests.checked([frames[:32], frames[32:]], 40))
     assert np.array_equal(np.stack(out), frames)
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from standin_checkout import checkout, pictures
 from tiny import clip, dataset, people, protocol_file, run_here
 
-from benchmark import checkouts, cli, engine, generate, protocol, trial
+from benchmark import checkouts, cli, engine, generate, protocol, requests, trial
 from benchmark.errors import BenchError
 from benchmark.protocol import Pair, Pairing, Protocol
 from pipelines import media
@@ -341,7 +341,7 @@ def test_a_shorter_stranger_is_shown_again(tmp_path: Path, here: None) -> None:
     rows = [clip("a_1", "a", num_frames=12), clip("b_1", "b")]
     dataset(tmp_path, rows, frames=FRAMES)
     path = tmp_path / "data" / "tiny" / "b_1.mp4"
-    assert len(list(zip(range(30), generate._again(path, 25), strict=False))) == 30
+    assert len(list(zip(range(30), requests._again(path, 25), strict=False))) == 30
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy")), min_size=1, max_size=12), st.integers(0, 3))
