@@ -173,6 +173,7 @@ class Pictures:
 
     clips: Sequence[Footage]
     views: Views
+    recolour: bool
     items: int
     seed: int
 
@@ -182,7 +183,7 @@ class Pictures:
         for _ in range(self.items):
             squares = self.views.squares(self.clips[_one(self.clips, random)])
             one = pixels(squares[_one(squares, random)])[None]
-            rows.append(recoloured(one, random) if random.random() < 0.75 else one)
+            rows.append(recoloured(one, random) if self.recolour and random.random() < 0.5 else one)
         return {"pictures": torch.cat(rows), "number": number}
 
 
@@ -225,7 +226,7 @@ class Sequences:
         emotion = self.codes(self.clips[alike[_one(alike, random)]])[1]
         word = number_of(heard.emotion)
         return {
-            "pictures": recoloured(pixels(shown), random),
+            "pictures": recoloured(pixels(shown), random) if self.preset.recolour else pixels(shown),
             "content": near[[min(at, len(near) - 1), min(at + 1, len(near) - 1)]],
             "emotion": torch.from_numpy(np.array(emotion)),
             "words": torch.tensor(word),

@@ -43,6 +43,7 @@ class Preset:
     every             steps from one checkpoint and validation to the next
     pkeep             share of the codes that it is given unspoilt in training
     continuity, auxiliary   weights of the losses between two frames, and of the anchor's emotion
+    recolour          faces are mirrored and given another tint: for few people
     words             share of the items that are told the emotion's word in place of the emotional audio
     top_k             codes that are drawn from; 1: the likeliest is taken
     shuffle_conditions   control: the transformer sees every clip with the sound and the emotion of another
@@ -74,6 +75,7 @@ class Preset:
     pkeep: float = 0.9
     continuity: float = 0.1
     auxiliary: float = 0.1
+    recolour: bool = False
     words: float = 0.5
     top_k: int = 100
     shuffle_conditions: bool = False
@@ -123,7 +125,7 @@ TINY = Preset(
     channels=(48, 96),
     blocks=2,
     groups=8,
-    codes=512,
+    codes=1024,
     code_width=32,
     discriminator=(16, 2),
     adversarial_from=10**9,
@@ -135,14 +137,15 @@ TINY = Preset(
     width=128,
     stages={
         "audio": Stage(300, 24, 2e-3, (0.9, 0.99)),
-        "vq": Stage(500, 16, 1e-3, (0.9, 0.99)),
-        "transformer": Stage(300, 12, 1e-3, (0.9, 0.99)),
+        "vq": Stage(400, 16, 1e-3, (0.9, 0.99)),
+        "transformer": Stage(250, 12, 1e-3, (0.9, 0.99)),
     },
     warmup=20,
     every=50,
     ema=0.98,
     perceptual=0.0,
     adversarial=0.0,
+    recolour=True,
     top_k=1,
 )
 

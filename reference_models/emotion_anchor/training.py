@@ -91,7 +91,8 @@ class _Run:
                 )
             lpips = perceptual.Lpips(self.task.weights[perceptual.WEIGHTS], self.task.device)
         network = self._made(lambda: losses.Adversaries(preset))
-        batches = data.Pictures([*self.clips, *self.others], self.views, preset.stages["vq"].batch, self.task.seed)
+        faces, items = [*self.clips, *self.others], preset.stages["vq"].batch
+        batches = data.Pictures(faces, self.views, preset.recolour, items, self.task.seed)
 
         def loss(model: nn.Module, batch: Any, _: torch.Generator) -> Mapping[str, Tensor]:
             terms: dict[str, Tensor] = model(batch["pictures"], batch["number"], preset, lpips)
