@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark import configs, footage, generate, protocol
+from benchmark import configs, generate, protocol, requests
 from benchmark.errors import BenchError
 from benchmark.figures import Drawn, draw
 from benchmark.protocol import Pair, Protocol
@@ -74,29 +74,11 @@ def interpolation(name: str, clip: str, asked: Asked, of: Protocol, workspace: P
 
 
 def _request(pair: Pair, of: Protocol, workspace: Path, seconds: float) -> Request:
-    source = protocol.folder(of, workspace)
-    target, reference = pair.target, pair.reference
-    if reference is None:
+    if pair.reference is None:
         raise BenchError(f"--clip {pair.pair_id}: has no reference ({pair.error})")
-    audio = media.read_audio(
-        protocol.intact(source / target.audio, target.audio_sha256, source.name), target.sample_rate
-    )
-
-    def hidden() -> Iterator[NDArray[np.uint8]]:
-        raise GenerationError("asked for the real frames")
-
-    return Request(
-        reference=protocol.first_frame(protocol.intact(source / reference.video, reference.sha256, source.name)),
-        audio=audio,
-        sample_rate=target.sample_rate,
-        emotion=pair.prompt,
-        intensity=target.intensity,
-        num_frames=max(2, round(seconds * FPS)),
-        fps=FPS,
-        seed=of.seed,
-        target_frames=hidden,
-        points=lambda: footage.points(reference, source)[0],
-    )
+    folders = protocol.folder(of, workspace), protocol.emotion_folder(of, workspace)
+    given = requests.build(pair, pair, pair, of.seed, *folders, sees_target=False)
+    return replace(given, num_frames=max(2, round(seconds * FPS)), fps=FPS)
 
 
 def _row(generator: OursP, request: Request, pair: tuple[str, str], asked: Asked) -> list[Picture]:
