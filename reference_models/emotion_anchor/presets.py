@@ -137,8 +137,8 @@ TINY = Preset(
     width=128,
     stages={
         "audio": Stage(300, 24, 2e-3, (0.9, 0.99)),
-        "vq": Stage(400, 16, 1e-3, (0.9, 0.99)),
-        "transformer": Stage(250, 12, 1e-3, (0.9, 0.99)),
+        "vq": Stage(800, 8, 1e-3, (0.9, 0.99)),
+        "transformer": Stage(500, 6, 1e-3, (0.9, 0.99)),
     },
     warmup=20,
     every=50,
