@@ -18,7 +18,17 @@ from reference_models.eat_face.presets import EMOTIONS, FULL, TINY, changed, rec
 from reference_models.training import TrainingError
 
 MICRO = replace(
-    TINY, size=32, vae=(8, 8), unet=(8, 16), width=8, speech_width=6, embedding=16, adapter=(2, 4), groups=4, heads=2
+    TINY,
+    size=32,
+    vae=(8, 8),
+    latent_channels=8,
+    unet=(8, 16),
+    width=8,
+    speech_width=6,
+    embedding=16,
+    adapter=(2, 4),
+    groups=4,
+    heads=2,
 )
 
 
