@@ -86,10 +86,11 @@ def conditions(network: Autoregressor, preset: Preset, frames: int) -> Condition
 def without_cache(network: Autoregressor, given: Conditions, codes: Tensor, count: int) -> float:
     """Seconds that all tokens would take, from `count` of them spread evenly: each costs a pass over all before it."""
     anchor = network.anchored(given)
-    prefix = network.prefix(given, anchor)
+    steer = network.steer(given, anchor)
+    prefix = network.prefix(given, anchor, steer)
     start = time.perf_counter()
     for place in torch.linspace(0, codes.shape[1] - 1, count).long().tolist():
-        x = torch.cat([prefix, network.inputs(codes[:, :place], anchor, 0)], 1)
+        x = torch.cat([prefix, network.inputs(codes[:, :place], steer, 0)], 1)
         mask = network.mask(x.shape[1])
         for block in network.blocks:
             x = block(x, mask, None, 0)

@@ -66,10 +66,10 @@ class Autoregressor(nn.Module):
     """p(code i | codes before i, anchor, content, emotion) over the n tokens of a frame.
 
     The sequence is [anchor n | content SPAN | emotion SPAN | codes]; the first three see each other, a code sees them
-    and the codes before it. Ours: a code's input holds the anchor's token of the place that is predicted next, and the
-    prediction is a vector of the codebook's space, which starts at the source's own token there; an entry's logit falls
-    with its squared distance from it. What stays as in the source has not to be learned, and entries that are alike
-    need not be learned one by one.
+    and the codes before it. Ours: a code's input holds the anchor's token of the place that is predicted next and the
+    frame's own sound, and the prediction is a vector of the codebook's space, which starts at the source's own token
+    there; an entry's logit falls with its squared distance from it. What stays as in the source has not to be learned,
+    and entries that are alike need not be learned one by one.
     """
 
     entries: Tensor
@@ -114,18 +114,23 @@ class Autoregressor(nn.Module):
         out: Tensor = self.anchor(given.source, given.emotion)
         return out
 
-    def prefix(self, given: Conditions, anchor: Tensor) -> Tensor:
-        """(N, n + 2 SPAN, width). The last position, from which the first code is predicted, holds its place."""
+    def steer(self, given: Conditions, anchor: Tensor) -> Tensor:
+        """(N, n, width): what is known of each place before any code, the anchor's token there and the sound now."""
+        out: Tensor = self.of_anchor(anchor) + self.of_content(given.content[:, SPAN // 2 : SPAN // 2 + 1])
+        return out
+
+    def prefix(self, given: Conditions, anchor: Tensor, steer: Tensor) -> Tensor:
+        """(N, n + 2 SPAN, width). From the last position the first code is predicted."""
         parts = [self.of_anchor(anchor), self.of_content(given.content), self.of_emotion(given.emotion)]
         x = torch.cat(parts, 1) + self.positions[: self.prefix_length]
-        return torch.cat([x[:, :-1], x[:, -1:] + self.of_anchor(anchor[:, :1])], 1)
+        return torch.cat([x[:, :-1], x[:, -1:] + steer[:, :1]], 1)
 
-    def inputs(self, codes: Tensor, anchor: Tensor, first: int) -> Tensor:
+    def inputs(self, codes: Tensor, steer: Tensor, first: int) -> Tensor:
         """Codes (N, m) at the places first, first + 1, ... as inputs (N, m, width); the last place is never one."""
         places = slice(first + 1, first + 1 + codes.shape[1])
         at = self.prefix_length + first
         positions = self.positions[at : at + codes.shape[1]]
-        out: Tensor = self.of_code(self.entries[codes]) + positions + self.of_anchor(anchor[:, places])
+        out: Tensor = self.of_code(self.entries[codes]) + positions + steer[:, places]
         return out
 
     def logits(self, x: Tensor, source: Tensor) -> Tensor:
@@ -139,7 +144,8 @@ class Autoregressor(nn.Module):
     def forward(self, given: Conditions, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, n, K) of each of the codes (N, n) from those before it, and the anchor's emotion (N, emotions)."""
         anchor = self.anchored(given)
-        x = torch.cat([self.prefix(given, anchor), self.inputs(codes[:, :-1], anchor, 0)], 1)
+        steer = self.steer(given, anchor)
+        x = torch.cat([self.prefix(given, anchor, steer), self.inputs(codes[:, :-1], steer, 0)], 1)
         mask = self.mask(x.shape[1])
         for block in self.blocks:
             x = block(x, mask, None, 0)
@@ -154,16 +160,17 @@ class Autoregressor(nn.Module):
         cached  keep keys and values; False computes everything anew for each code, to the same result
         """
         anchor = self.anchored(given)
-        prefix = self.prefix(given, anchor)
+        steer = self.steer(given, anchor)
+        prefix = self.prefix(given, anchor, steer)
         count, n = len(prefix), anchor.shape[1]
         codes = torch.empty(count, 0, dtype=torch.int64, device=prefix.device)
         cache = Cache() if cached else None
         x = prefix
         for place in range(n):
             if place and cached:
-                x = self.inputs(codes[:, -1:], anchor, place - 1)
+                x = self.inputs(codes[:, -1:], steer, place - 1)
             elif place:
-                x = torch.cat([prefix, self.inputs(codes, anchor, 0)], 1)
+                x = torch.cat([prefix, self.inputs(codes, steer, 0)], 1)
             mask = self.mask(x.shape[1]) if not cached else None  # the prefix looks at all of itself
             for layer, block in enumerate(self.blocks):
                 x = block(x, mask, cache, layer)
