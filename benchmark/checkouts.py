@@ -132,6 +132,12 @@ def prepared(name: str, workspace: Path) -> Path:
     return workspace / "inputs" / name
 
 
+def prepared_files(call: Call, inputs: Path, pair_id: str) -> dict[str, Path]:
+    """What of it a pair is given, whether it is there or not: place in the working copy to file."""
+    wanted = {name: PurePosixPath(name) for name, kind in call.stage.items() if kind == "prepared"}
+    return {name: inputs / path.stem / f"{pair_id}{path.suffix}" for name, path in wanted.items()}
+
+
 def steps(name: str, call: Call, workspace: Path) -> list[str]:
     """What somebody who has nothing yet has to do before `bench methods check`, one step a line."""
     todo = []
@@ -170,7 +176,7 @@ class Checkout:
         with Guard(copy) as guard:
             external.working_copy(self._at.repo, copy, self._call.fresh)
             for name, kind in self._call.stage.items():
-                self._stage(external.ours(copy, name), kind, request)
+                self._stage(copy, name, kind, request)
             ran = external.run(self._call, self._at, copy, words, self._gpu, guard)
             self._note(ran)
             if ran.output is None:
@@ -181,7 +187,8 @@ class Checkout:
         self.log = ran.log
         self.record = {"exit_code": ran.exit_code, "ram_mib": ran.ram_mib, "gpu_mib": ran.gpu_mib, "held": 0}
 
-    def _stage(self, path: Path, kind: str, request: Request) -> None:
+    def _stage(self, copy: Path, name: str, kind: str, request: Request) -> None:
+        path = external.ours(copy, name)
         if kind == "portrait":
             quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
             side = self._call.side
@@ -205,7 +212,7 @@ class Checkout:
             else:
                 media.write_video(path, video.frames(), FPS)
         else:
-            source = self._inputs / path.stem / f"{request.name}{path.suffix}"
+            source = prepared_files(self._call, self._inputs, request.name)[name]
             if not source.is_file():
                 where = Path("WORKSPACE", "inputs", self._name, path.stem, source.name)
                 raise GenerationError(f"{where} is missing; `bench methods check {self._name}` says what makes it")

@@ -183,7 +183,7 @@ def generate(
 
     Out of date is a video made by another version of the generator's code (the file that holds its class, and of a
     model of reference_models all files of its folder; what those import is not looked at), with other options, other
-    weights or checkpoints, or from other clips; of a checkout, its code and configuration.
+    weights or checkpoints, or from other clips; of a checkout, its code, its configuration and what was prepared.
     A pair that fails is recorded with its reason and tried again next time; the others go on. With device "cuda" and
     several GPUs each worker has one of them, and there is no more than one worker a GPU. Two runs at once on one
     folder make each video once: the second waits.
@@ -219,7 +219,7 @@ def generate(
     to = folder(method.name, asked, workspace)
     writable(to)
     done, todo = {}, []
-    jobs: Iterable[_Job] = _jobs(members, method, asked, code)
+    jobs: Iterable[_Job] = _jobs(members, method, asked, code, plan.inputs)
     if first is not None:
         jobs = islice((job for job in jobs if _served(method, job.pair)), first)
     for job in jobs:
@@ -324,7 +324,9 @@ def cost(made: Iterable[Made]) -> dict[str, Any] | None:
     }
 
 
-def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: Sequence[str]) -> Iterator[_Job]:
+def _jobs(
+    members: Sequence[Pair], method: Method, asked: Protocol, code: Sequence[str], prepared: Path
+) -> Iterator[_Job]:
     given = {pair.pair_id: pair for pair in members}
     if method.audio == "shuffled":
         given = donors(members, asked.seed)
@@ -344,6 +346,9 @@ def _jobs(members: Sequence[Pair], method: Method, asked: Protocol, code: Sequen
             "frames": [target.num_frames, target.fps],
             "seed": seed,
         }
+        if method.call is not None:
+            given_files = checkouts.prepared_files(method.call, prepared, pair.pair_id)
+            inputs |= {name: media.file_sha256(path) for name, path in given_files.items() if path.is_file()}
         yield _Job(pair, donor, shown, seed, configs.digest([RECORD_VERSION, ENCODER, code, contents, inputs]))
 
 

@@ -168,6 +168,23 @@ def test_a_method_that_fails_on_some_clips_has_reasons_and_the_rest(tmp_path: Pa
     assert [p.name for p in generate.folder("mine", ASKED, tmp_path).glob("*.mp4")] == ["a_neutral_1.mp4"]
 
 
+def test_what_was_prepared_anew_makes_the_video_anew(tmp_path: Path, here: None) -> None:
+    dataset(tmp_path, people("a"), frames=FRAMES)
+    path = mine(tmp_path, MINE + '"bench/pose.npy" = "prepared"\n')
+    method = generate.load_method(str(path), tmp_path)
+    poses = checkouts.prepared("mine", tmp_path) / "pose"
+    poses.mkdir(parents=True)
+    (poses / "a_happy_1.npy").write_text("one")
+    made = generate.generate(method, ASKED, tmp_path)
+    assert made["a_happy_1"].error is None
+    assert str(made["a_happy_2"].error).startswith("WORKSPACE/inputs/mine/pose/a_happy_2.npy is missing")
+    calls = path.parent / "code" / "calls.txt"
+    for text, runs in (("one", 1), ("another", 2)):
+        (poses / "a_happy_1.npy").write_text(text)
+        generate.generate(method, ASKED, tmp_path)
+        assert len(calls.read_text().split()) == runs
+
+
 def test_check_tells_a_new_user_the_steps(tmp_path: Path) -> None:
     protocol_file(tmp_path, PROTOCOL)
     done = bench(tmp_path, "methods", "check", "emogen", "--protocol", "small")
