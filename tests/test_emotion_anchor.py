@@ -28,7 +28,7 @@ from reference_models.training import TrainingError
 
 SMALL = preset_of("tiny", {"size": 32, "channels": (16, 16), "codes": 24, "code_width": 8, "layers": 2, "width": 16,
                            "heads": 2, "content": 6, "emotion": 5, "adversarial": 0.8, "adversarial_from": 1,
-                           "discriminator": (8, 1)})  # fmt: skip
+                           "discriminator": (8, 1), "quantised_from": 0})  # fmt: skip
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

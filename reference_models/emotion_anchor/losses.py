@@ -68,8 +68,13 @@ class Adversaries(nn.Module):
         self, real: Tensor, number: int, preset: Preset, perceptual: Perceptual | None = None
     ) -> dict[str, Tensor]:
         """Terms for pictures (N, 3, S, S) in [-1, 1]. number: of the batch; before preset.adversarial_from there is no
-        adversary."""
-        made, found = self.vqgan(real)
+        adversary, before preset.quantised_from no codebook."""
+        if number >= preset.quantised_from:
+            made, found = self.vqgan(real)
+            quantising = {"codebook": found.codebook, "commit": preset.beta * found.commit}
+        else:
+            made = self.vqgan.decode(self.vqgan.encode(real))
+            quantising = {"codebook": 0 * self.vqgan.codebook.entries.sum()}  # several processes miss no gradient
         weight = features(real.shape[-1], real.device)
         terms = {
             "l1": (weight * (made - real).abs()).mean(),
@@ -84,7 +89,7 @@ class Adversaries(nn.Module):
             rebuilt = torch.stack(list(terms.values())).sum()
             terms["adversarial"] = preset.adversarial * adaptive(rebuilt, doubt, self.vqgan.last) * doubt
             terms["discriminator"] = hinge(self.discriminator(real), self.discriminator(made.detach()))
-        return {**terms, "codebook": found.codebook, "commit": preset.beta * found.commit}
+        return {**terms, **quantising}
 
 
 def features(size: int, device: torch.device) -> Tensor:

@@ -33,6 +33,7 @@ class Preset:
     channels          of its levels, each half the size of the one before; f = patch 2^(levels - 1)
     blocks, groups    residual blocks a level, groups of the group norms
     codes, code_width   entries of the codebook and their dimensions
+    quantised_from    step from which on pictures are quantised: before, encoder and decoder find each other
     beta              weight of the commitment
     perceptual        weight of LPIPS; 0: without
     adversarial       weight of the discriminator's opinion, from step `adversarial_from` on; 0: without
@@ -69,6 +70,7 @@ class Preset:
     warmup: int
     every: int
     ema: float
+    quantised_from: int = 0
     beta: float = 0.25
     perceptual: float = 1.0
     adversarial: float = 0.8
@@ -143,6 +145,7 @@ TINY = Preset(
     warmup=20,
     every=50,
     ema=0.98,
+    quantised_from=250,
     perceptual=0.0,
     adversarial=0.0,
     recolour=True,
