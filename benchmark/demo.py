@@ -24,8 +24,8 @@ WEIGHTS = ("fid-inception", "arcface-w600k-mbf")
 
 # Of --generators: what is trained, what is scored, and the networks that this takes besides.
 GENERATORS = "demo-generators"
-MODELS: tuple[str, ...] = ()
-TINY: tuple[str, ...] = ()
+MODELS = ("dice-talk-embedder", "dice-talk", "eat-face", "emotion-anchor")
+TINY = ("ours-v-tiny", "ours-p-tiny", "eat-face-tiny", "emotion-anchor-tiny")
 SMOOTHER = ("rife-v3",)
 
 
