@@ -24,8 +24,9 @@ demo: .venv/.stamp
 demo-generators: .venv/.stamp
 	@$(PYTHON) -m benchmark.cli demo --generators --accept
 
+# A file's tests stay in one process: they share what is made once a file.
 test: lint
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 slow: .venv/.stamp
 	@$(PYTHON) -m pytest -m slow
