@@ -995,7 +995,11 @@ def _model_command(model: str, about: str, examples: str) -> None:
     @click.option("--data", multiple=True, required=True, metavar="NAME", help="Prepared dataset; may be repeated.")
     @click.option("--preset", default="", help="Size of the model.  [default: full]")
     @click.option("--stage", default="all", show_default=True, help="One stage of the training, or all.")
-    @click.option("--ablation", default="", help="Leave a part of the method out, as the paper's ablation does.")
+    @click.option(
+        "--ablation",
+        default="",
+        help="Leave a part of the method out, as the paper's ablation does; all: each of them, after the whole model.",
+    )
     @click.option("--steps", type=click.IntRange(1), help="Optimiser steps a stage.  [default: the preset's]")
     @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
     @click.option("--precision", type=click.Choice(["no", "fp16", "bf16"]), default="no", show_default=True)
@@ -1012,10 +1016,13 @@ def _model_command(model: str, about: str, examples: str) -> None:
         with one_line(ManifestError, FitError):
             manifests = [find_manifest(workspace, name) for name in data]
             chosen["options"] = training.options(chosen["options"])
-            done = training.train(model, manifests, workspace, training.Settings(**chosen))
-        for remark in done.remarks:
-            click.echo(remark)
-        click.echo(str(done.path))
+            wanted = chosen.pop("ablation")
+            for ablation in ("", *training.ablations(model)) if wanted == "all" else (wanted,):
+                settings = training.Settings(ablation=ablation, **chosen)
+                done = training.train(model, manifests, workspace, settings)
+                for remark in done.remarks:
+                    click.echo(remark)
+                click.echo(str(done.path))
 
 
 _model_command(
@@ -1030,7 +1037,8 @@ _model_command(
     "Train DICE-Talk's diffusion model, after its embedder on the same data. Ours-P and Ours-V generate with it.",
     "bench train dice-talk --data demo --preset tiny; "
     "bench train dice-talk --data mead-dice-talk --data hdtf-dice-talk --precision bf16 --device cuda; "
-    "bench train dice-talk --data demo --preset tiny --ablation no-bank",
+    "bench train dice-talk --data demo --preset tiny --ablation no-bank; "
+    "bench train dice-talk --data demo --preset tiny --ablation all",
 )
 
 _model_command(

@@ -85,6 +85,11 @@ def train(model: str, manifests: Sequence[Path], workspace: Path, settings: Sett
     return done
 
 
+def ablations(model: str) -> tuple[str, ...]:
+    """Raises BenchError for an unknown model."""
+    return tuple(_module(model).ABLATIONS)
+
+
 def options(given: Sequence[str]) -> dict[str, Any]:
     """Options given as "name=value": true, false, a number, else text. Raises BenchError for another form."""
     found: dict[str, Any] = {}

@@ -13,12 +13,25 @@ import numpy as np
 import pytest
 import talkers
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from benchmark import generate, interpolation
+from benchmark.cli import bench
 from benchmark.errors import BenchError
 from reference_models.base import CHUNK, Footage, GenerationError, Request
-from reference_models.dice_talk import checkpoints, data, embedder_training, presets, priors, sampling, training
+from reference_models.copies import PLACES, RIGID, SPREAD, mouth, steadied
+from reference_models.dice_talk import (
+    checkpoints,
+    data,
+    embedder_training,
+    presets,
+    priors,
+    sampling,
+    tokens,
+    training,
+    vision,
+)
 from reference_models.dice_talk.model import DiceTalk, Given, autoencoder, image_encoder
 from reference_models.dice_talk.presets import PRESETS
 from reference_models.dice_talk.sample import Heard, OursP, OursV, Published, between, changing, doubled
@@ -38,9 +51,16 @@ SMALL: dict[str, Any] = {
     "warmup": 1,
     "validate_every": 2,
     "autoencoder_steps": 2,
-    "autoencoder_batch": 1,
+    "token_steps": 2,
+    "learning_rate": 0.03,
+    "ema": 0.5,
+    "copies": 2,
 }
 MICRO = replace(PRESETS["tiny"], **SMALL)
+# As the full one is: the temporal autoencoder, whose latents are denoised as they are.
+TEMPORAL = replace(
+    MICRO, square=0, latents=4, autoencoder=(32, 32, 32, 32), autoencoder_layers=1, from_reference=False, copies=1
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -220,7 +240,7 @@ def examples(*clips: Footage, frames: int = 12) -> list[data.Example]:
 
 def test_a_window_sees_and_hears_the_same_moments() -> None:
     clips = [talkers.talker("a", how) for how in ("happy", "neutral", "neutral")]
-    preset = replace(MICRO, drops=(0, 0, 0, 0), batch=6)
+    preset = replace(MICRO, drops=(0, 0, 0, 0), batch=6, from_reference=False)
     batch = data.batches(examples(*clips), preset, 2.0, 0)(0)
     for row in range(6):
         k, first = divmod(int(batch.latents[row, 0, 0, 0, 0] / 2), 100)
@@ -235,6 +255,68 @@ def test_a_window_sees_and_hears_the_same_moments() -> None:
         assert shown != k  # the same person neutral, in another clip
         assert clips[shown].emotion == "neutral"
         assert batch.label[row] == data.label(clips[k].emotion, clips[k].intensity)
+
+
+def test_what_is_denoised_is_the_change_from_the_reference() -> None:
+    given = examples(*(talkers.talker("a", how) for how in ("happy", "neutral", "neutral")))
+    whole, change = (
+        data.batches(given, replace(MICRO, drops=(0, 0, 0, 0), from_reference=told), 2.0, 0)(0)
+        for told in (False, True)
+    )
+    assert torch.equal(change.latents, whole.latents - 2.0 * whole.image[:, None])
+
+
+def test_tokens_learn_from_what_a_window_hears_and_feels() -> None:
+    clips = [talkers.talker("a", how, take) for how in ("happy", "sad") for take in (0, 1)]
+    for shuffled in (False, True):
+        preset = replace(MICRO, shuffle_conditions=shuffled)
+        heard, shape, prior, word = tokens.batches(examples(*clips), preset, 0)(0)
+        assert (heard.shape[1:], shape.shape[1:], prior.shape[1:]) == ((10, 1, 1), (4,), (256,))
+        told = data.donors(len(clips), preset, 0)
+        own = {i: mouth(one.points()) / SPREAD for i, one in enumerate(clips)}
+        for row in range(len(word)):
+            i = next(i for i in own if (np.abs(own[i] - shape[row].numpy()).max(1) < 1e-6).any())
+            assert abs(prior[row].mean() - told[i]) < 0.5  # of deviation 1 / 16
+            assert word[row] == data.label(clips[told[i]].emotion, clips[told[i]].intensity)
+            assert (told[i] != i) == shuffled
+
+
+def test_squares_are_the_principal_components() -> None:
+    rng = np.random.default_rng(0)
+    clips = [rng.integers(0, 255, (8, 16, 16, 3), np.uint8) for _ in range(40)]
+    preset = replace(MICRO, latents=5)
+    codec = vision.Squares(preset)
+    codec.fill(clips)
+    seen = np.concatenate([clip[:: vision.EVERY] for clip in clips]) / 127.5 - 1  # (80, 16, 16, 3)
+    rows = seen.reshape(-1, 2, 8, 2, 8, 3).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 192)
+    mean = rows.mean(0)
+    axes = np.linalg.svd(rows - mean, full_matrices=False)[2][:5]
+    again = (rows - mean) @ axes.T @ axes + mean
+    pictures = torch.from_numpy(seen).permute(0, 3, 1, 2).float()
+    latents = codec.encode(pictures)
+    made = codec.decode(latents).permute(0, 2, 3, 1).numpy()
+    assert latents.shape == (80, 5, 2, 2)
+    assert np.allclose(made.reshape(-1, 2, 8, 2, 8, 3).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 192), again, atol=1e-4)
+    spread = np.linalg.svd(rows - mean, compute_uv=False)[:5] / len(rows) ** 0.5
+    assert np.allclose(latents.std((0, 2, 3), correction=0), spread**0.5, rtol=1e-3)
+    change = torch.cat([codec.encode(vision.tensor(c[-1:])) - codec.encode(vision.tensor(c[:1])) for c in clips])
+    assert codec.scaling == pytest.approx(1 / change.std().item(), rel=1e-5)
+
+
+def test_a_steadied_head_keeps_its_place() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 64, (478, 3)).astype(np.float32)
+    angle, here = 0.2, np.array(PLACES) * 64
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points[RIGID, :2] = 1.1 * (here - 32) @ turn.T + [35.0, 28.0]
+    picture = np.zeros((64, 64, 3), np.uint8)
+    x, y = points[RIGID[0], :2].round().astype(int)
+    picture[y - 1 : y + 2, x - 1 : x + 2] = 255
+    made, moved = steadied(picture, points)
+    assert np.allclose(moved[RIGID, :2], here, atol=1e-3)
+    weight = made[:, :, 0] / made[:, :, 0].sum()
+    centre = [(weight.sum(0) * np.arange(64)).sum(), (weight.sum(1) * np.arange(64)).sum()]
+    assert np.allclose(centre, here[0], atol=1.0)
 
 
 def test_labelled_and_other_clips_are_one_to_one_and_conditions_drop() -> None:
@@ -254,7 +336,7 @@ def test_labelled_and_other_clips_are_one_to_one_and_conditions_drop() -> None:
 
 def test_shuffled_conditions_are_always_of_another_clip() -> None:
     clips = [talkers.talker("a", how, take) for how in talkers.EMOTIONS for take in (0, 1)]
-    preset = replace(MICRO, batch=60, drops=(0, 0, 0, 0), shuffle_conditions=True)
+    preset = replace(MICRO, batch=60, drops=(0, 0, 0, 0), shuffle_conditions=True, from_reference=False)
     batch = data.batches(examples(*clips), preset, 1.0, 0)(0)
     pictured, felt = batch.latents[:, 0, 0, 0, 0] // 100, batch.mean[:, 0]
     assert (pictured != felt).all()
@@ -333,7 +415,7 @@ def test_each_ablation_is_another_model(
     ("changes", "said"),
     [
         ({"options": {"widow": 3}}, "option 'widow'; expected one of pixels, window"),
-        ({"options": {"window": "long"}}, "option window = 'long'; expected int, as 8"),
+        ({"options": {"window": "long"}}, "option window = 'long'; expected int, as 6"),
         ({"preset": "full"}, "preset full needs svd-xt-vae and svd-xt-image-encoder; `bench weights fetch svd-xt-vae`"),
         ({"preset": "full", "stages": ("autoencoder",)}, "preset full has no stage autoencoder"),
         ({"options": SMALL | {"window": 20}}, "no clip of at least 39 frames in the train split"),
@@ -349,6 +431,26 @@ def test_a_training_that_cannot_start_says_why(
 def test_without_an_embedder_the_command_is_named(task: Callable[..., Task], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"bench train dice-talk-embedder --preset tiny"):
         training.train(task(folder=tmp_path / "dice-talk-tiny"))
+
+
+def test_every_ablation_follows_the_whole_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def train(model: str, manifests: Any, workspace: Path, settings: Any) -> Trained:
+        asked.append(settings.ablation)
+        return Trained(Path(f"{model}-{settings.ablation}"), [])
+
+    monkeypatch.setattr("benchmark.training.train", train)
+    monkeypatch.setattr("benchmark.prepare.find_manifest", lambda *_: Path("manifest"))
+    words = ["--workspace", str(tmp_path), "train", "dice-talk", "--data", "demo", "--ablation"]
+    done = CliRunner().invoke(bench, [*words, "all"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert asked == ["", *training.ABLATIONS]
+    assert "dice-talk-mean-prior" in done.output
+    methods = [generate.load_method(f"ours-p-tiny-{name}", tmp_path) for name in training.ABLATIONS]
+    assert all(method.checkpoints["model"].startswith(f"dice-talk-tiny-{name}/") for method, name in zip(
+        methods, training.ABLATIONS, strict=True
+    ))  # fmt: skip
 
 
 # --- sampling ------------------------------------------------------------------------------------------------------
@@ -389,15 +491,15 @@ def test_windows_cover_every_frame(total: int, shift: int) -> None:
 def test_one_pass_of_three_is_three_passes() -> None:
     torch.manual_seed(0)
     model = DiceTalk(MICRO, 160).eval().requires_grad_(False)
-    side, frames = 8, 3
+    side, frames = 4, 3
     three = Given(
-        torch.randn(3, 4, side, side),
+        torch.randn(3, MICRO.latents, side, side),
         torch.randn(3, 32),
         torch.randn(3, frames, 4, 32),
         torch.randn(3, frames, 4, 32),
         (torch.rand(1, 3, 32, 32) > 0.5).float().expand(3, -1, -1, -1),
     )
-    scaled, sigma = torch.randn(1, frames, 4, side, side), torch.tensor([2.0])
+    scaled, sigma = torch.randn(1, frames, MICRO.latents, side, side), torch.tensor([2.0])
     a, b, c = (
         model.denoise(
             scaled, sigma, Given(*(getattr(three, n)[k : k + 1] for n in ("image", "seen", "audio", "emotion", "mask")))
@@ -525,16 +627,16 @@ def test_figures_go_from_one_emotion_to_another(ours_p: OursP, tmp_path: Path, m
 
 
 def test_the_published_files_generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(presets.PRESETS, "full", MICRO)
+    monkeypatch.setitem(presets.PRESETS, "full", TEMPORAL)
     monkeypatch.setattr(checkpoints, "WHISPER_SIZE", 160)
     monkeypatch.setattr("reference_models.dice_talk.sample.Rife", Blend)
     monkeypatch.setattr("reference_models.dice_talk.sample.front_end", lambda *_: LogMel())
     torch.manual_seed(0)
-    source = DiceTalk(MICRO, 160)
+    source = DiceTalk(TEMPORAL, 160)
     paths = {part: tmp_path / f"{part}.pth" for part in checkpoints.PUBLISHED}
     for part, path in paths.items():
         torch.save(getattr(source, part).state_dict(), path)
-    for name, network in (("vae", autoencoder(MICRO)), ("image_encoder", image_encoder(MICRO))):
+    for name, network in (("vae", autoencoder(TEMPORAL)), ("image_encoder", image_encoder(TEMPORAL))):
         paths[name] = tmp_path / f"{name}.safetensors"
         save_file(network.state_dict(), paths[name])
     for emotion in ("neutral", "happy"):
@@ -562,7 +664,7 @@ def test_the_full_methods_say_what_is_missing_and_what_runs_now(name: str, tmp_p
         generate.files(method, tmp_path)
     said = str(told.value)
     assert "dice-talk-full" in said
-    assert "`bench train dice-talk --preset full" in said
+    assert "&& bench train dice-talk --preset full" in said
     assert f"{name}-tiny runs without them" in said
     assert "\n" not in said
 

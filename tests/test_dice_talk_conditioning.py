@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,12 @@ def expected() -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def filled(module: nn.Module, tag: str) -> nn.Module:
+def filled(make: Callable[[], nn.Module], tag: str) -> nn.Module:
     from seeded_fill import fill
 
-    module.load_state_dict(fill(module.state_dict(), tag))
+    with torch.device("meta"):  # their own start would take as long as the filling
+        module = make()
+    module.load_state_dict(fill(module.state_dict(), tag), assign=True)
     return module.eval().requires_grad_(False)
 
 
@@ -70,7 +73,7 @@ def layout(module: nn.Module, told: dict[str, Any]) -> None:
 
 def test_the_audio_projection_is_the_published_one(expected: dict[str, Any]) -> None:
     told = expected["AudioProj"]
-    module = filled(AudioProj(19200, 1024, 32, 1024), "audio_linear")
+    module = filled(lambda: AudioProj(19200, 1024, 32, 1024), "audio_linear")
     layout(module, told)
     agrees(module(given("audio_in", 2, 3, 10, 5, 384)), told["output"])
     agrees(module(torch.zeros(1, 1, 10, 5, 384)), told["zero_input_output"])
@@ -78,7 +81,7 @@ def test_the_audio_projection_is_the_published_one(expected: dict[str, Any]) -> 
 
 def test_the_emotion_model_is_the_published_one(expected: dict[str, Any]) -> None:
     told = expected["EmotionModel"]
-    module = filled(EmotionModel(256, 1024, 32, 1024, 64, 1280, (512, 256), 22), "emo_model")
+    module = filled(lambda: EmotionModel(256, 1024, 32, 1024, 64, 1280, (512, 256), 22), "emo_model")
     layout(module, told)
     prior = given("emo_in", 2, 3, 1, 1, 256)
     entry, loss, numbers = module.codebook(prior)
@@ -100,7 +103,7 @@ def test_the_emotion_model_is_the_published_one(expected: dict[str, Any]) -> Non
 
 def test_the_face_guider_is_the_published_one(expected: dict[str, Any]) -> None:
     told = expected["PoseGuider"]
-    module = filled(FaceGuider((16, 32, 96, 256), 320), "pose_guider")
+    module = filled(lambda: FaceGuider((16, 32, 96, 256), 320), "pose_guider")
     layout(module, told)
     pictures = given("pose_in", 1, 3, 2, 64, 96).transpose(1, 2)[0]  # theirs has the frames behind the channels
     agrees(module(pictures)[None].transpose(1, 2), told["output"])
@@ -277,6 +280,16 @@ def test_denoising_is_equation_1_preconditioned() -> None:  # eq. 1
     perfect = losses.velocity(latents, noise, sigma)
     _, skip, out = losses.scales(sigma)
     assert torch.allclose(skip * torch.from_numpy(z) + out * perfect, latents, atol=1e-5)
+
+
+def test_a_change_that_begins_as_nothing_is_the_reference() -> None:
+    latents, noise, sigma = torch.randn(1, 2, 4, 3, 3), torch.randn(1, 2, 4, 3, 3), torch.tensor(1.7)
+    scaling, skip, out = losses.scales(sigma, from_reference=True)
+    assert scaling == losses.scales(sigma)[0]
+    z = latents + sigma * noise
+    assert torch.equal(skip * z + out * torch.zeros(1), torch.zeros_like(z))
+    perfect = losses.velocity(latents, noise, sigma, from_reference=True)
+    assert torch.equal(skip * z + out * perfect, latents)
 
 
 def test_the_loss_weighs_the_face() -> None:

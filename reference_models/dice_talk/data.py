@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from reference_models.base import Footage, GenerationError
+from reference_models.copies import altered, paced, steadied
 from reference_models.dice_talk.model import STEP
 from reference_models.dice_talk.presets import EMOTIONS, Preset
 from reference_models.dice_talk.speech import BEFORE, WINDOW, Speech, hear
@@ -26,6 +28,7 @@ FACE = 1.1  # the box of the face is made this much larger, as published
 CHUNK = 8  # frames that are encoded at once
 
 Prior = tuple[NDArray[np.float32], NDArray[np.float32]]  # mean and deviation, (prior,) each
+Shown = tuple[NDArray[np.uint8], NDArray[np.float32]]  # a picture and its mesh
 
 
 class Batch(NamedTuple):
@@ -62,24 +65,53 @@ class Example:
     features: NDArray[np.float32]
     masks: NDArray[np.bool_]
     prior: Prior
+    copy: int = 0
 
     @property
     def frames(self) -> int:
         return len(self.latents)
 
 
-def example(clip: Footage, folder: Path, preset: Preset, vision: Vision, speech: Speech, prior: Prior) -> Example:
-    """The clip's arrays, computed once and cached. Raises TrainingError for pictures that are not square."""
-    about = f"dice-talk 1 {preset.pixels} {vision.id}"
-    at = references(clip.num_frames)
-    latents = cached(folder, clip, f"latents {about}", lambda: _latents(clip, preset.pixels, vision))
-    seen = cached(folder, clip, f"embeddings {about}", lambda: _embeddings(clip, preset.pixels, vision, at))
-    features = hear(clip, speech, folder)
+def example(
+    clip: Footage, copy: int, folder: Path, preset: Preset, vision: Vision, speech: Speech, prior: Prior
+) -> Example:
+    """The arrays of a clip, or of a copy of it (see Preset), computed once and cached. Raises TrainingError for
+    pictures that are not square."""
+    about = f"dice-talk 2 {preset.pixels} {preset.steady} {copy}"
+    at = references(clip.num_frames).tolist()
+
+    def frames() -> Iterator[Shown]:
+        if preset.copies == 1:
+            return shown(clip, preset)
+        own = zip(*small(clip, folder, preset), strict=True)  # decoded once for all copies
+        return (_altered(*one, copy) for one in own) if copy else own
+
+    def chosen() -> list[Shown]:
+        found = {i: one for i, one in enumerate(frames()) if i in at}
+        return [found[i] for i in at]
+
+    def latents() -> NDArray[np.float32]:
+        pictures = (picture for picture, _ in frames())
+        chunks = iter(lambda: list(islice(pictures, CHUNK)), [])
+        return np.concatenate([vision.latents(np.stack(chunk)) for chunk in chunks])
+
+    def embeddings() -> NDArray[np.float32]:
+        return np.concatenate([vision.embedding(picture[None]) for picture, _ in chosen()])
+
+    def masks() -> NDArray[np.bool_]:
+        return np.stack([face_mask(points, (preset.pixels, preset.pixels)) for _, points in chosen()])
+
+    features = _heard(clip, copy, folder, speech)
     after = max(0, 2 * clip.num_frames + WINDOW - BEFORE - len(features))
-    height = next(clip.frames()).shape[0]
-    points = clip.points()[at] * (preset.pixels / height)
-    masks = np.stack([face_mask(one, (preset.pixels, preset.pixels)) for one in points])
-    return Example(clip, latents, seen, np.pad(features, ((BEFORE, after), (0, 0), (0, 0))), masks, prior)
+    return Example(
+        clip,
+        cached(folder, clip, f"latents {about} {vision.id}", latents),
+        cached(folder, clip, f"embeddings {about} {vision.id}", embeddings),
+        np.pad(features, ((BEFORE, after), (0, 0), (0, 0))),
+        cached(folder, clip, f"masks {about}", masks),
+        prior,
+        copy,
+    )
 
 
 def references(num_frames: int) -> NDArray[np.int64]:
@@ -87,19 +119,40 @@ def references(num_frames: int) -> NDArray[np.int64]:
     return np.linspace(0, num_frames - 1, REFERENCES).round().astype(np.int64)
 
 
-def resized(pictures: Iterator[NDArray[np.uint8]], pixels: int) -> Iterator[NDArray[np.uint8]]:
-    """Square pictures, (pixels, pixels, 3). Raises TrainingError for others."""
-    for picture in pictures:
-        if picture.shape[0] != picture.shape[1]:
-            told = f"{picture.shape[1]}x{picture.shape[0]}"
-            raise TrainingError(f"clips of {told}; expected square ones: prepare with the square crop")
-        yield np.asarray(Image.fromarray(picture).resize((pixels, pixels), Image.Resampling.LANCZOS))
+def shown(clip: Footage, preset: Preset) -> Iterator[Shown]:
+    """The frames of a clip: pictures (pixels, pixels, 3) and meshes (478, 3) in pixels of these. Raises TrainingError
+    where they are not square."""
+    for picture, points in zip(clip.frames(), clip.points(), strict=False):
+        height, width = picture.shape[:2]
+        if height != width:
+            raise TrainingError(f"clips of {width}x{height}; expected square ones: prepare with the square crop")
+        size = (preset.pixels, preset.pixels)
+        made = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+        mesh = (points * (preset.pixels / height)).astype(np.float32)
+        if preset.steady and np.isfinite(mesh).all():
+            made, mesh = steadied(made, mesh)
+        yield made, mesh
 
 
-def pictures(clip: Footage, folder: Path, pixels: int) -> NDArray[np.uint8]:
-    """All frames, (T, pixels, pixels, 3), from the cache."""
-    kind = f"dice-talk pictures 1 {pixels}"
-    return cached(folder, clip, kind, lambda: np.stack(list(resized(clip.frames(), pixels))))
+def _altered(picture: NDArray[np.uint8], points: NDArray[np.float32], copy: int) -> Shown:
+    """All frames of a copy are altered alike; of the mesh the box is moved, which is all that is asked of it."""
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    box = (np.concatenate([low, high])[None] / len(picture)).astype(np.float32)
+    made, moved = altered(picture[None], box, np.random.default_rng([6, copy]))
+    corners = moved[0].reshape(2, 2) * len(picture)
+    mesh = points.copy()
+    mesh[:, :2] = (points[:, :2] - low) / (high - low) * (corners[1] - corners[0]) + corners[0]
+    return made[0], mesh
+
+
+def small(clip: Footage, folder: Path, preset: Preset) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """All of shown(), from the cache: (T, pixels, pixels, 3) and (T, 478, 3)."""
+    about = f"2 {preset.pixels} {preset.steady}"
+
+    def column(kind: str, number: int) -> NDArray[Any]:
+        return cached(folder, clip, f"{kind} {about}", lambda: np.stack([one[number] for one in shown(clip, preset)]))
+
+    return column("dice-talk pictures", 0), column("dice-talk meshes", 1)
 
 
 def face_mask(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -137,13 +190,11 @@ def batches(examples: Sequence[Example], preset: Preset, scaling: float, seed: i
     labelled = [i for i, one in enumerate(examples) if one.clip.emotion == "neutral" or one.clip.emotion in EMOTIONS]
     others = [i for i in range(len(examples)) if i not in set(labelled)]
     pools = [pool for pool in (labelled, others) if pool]
-    told = np.arange(len(examples))
-    if preset.shuffle_conditions:
-        told = _derangement(np.random.default_rng([seed, 1]), len(examples))
-    neutral: dict[tuple[str, str], list[int]] = {}
+    told = donors(len(examples), preset, seed)
+    neutral: dict[tuple[str, str, int], list[int]] = {}
     for i, one in enumerate(examples):
         if one.clip.emotion == "neutral":
-            neutral.setdefault((one.clip.dataset, one.clip.identity), []).append(i)
+            neutral.setdefault((one.clip.dataset, one.clip.identity, one.copy), []).append(i)
 
     def batch(number: int) -> Batch:
         rows = []
@@ -161,7 +212,7 @@ def _window(
     examples: Sequence[Example],
     i: int,
     told: int,
-    neutral: Mapping[tuple[str, str], list[int]],
+    neutral: Mapping[tuple[str, str, int], list[int]],
     preset: Preset,
     scaling: float,
     rng: np.random.Generator,
@@ -172,7 +223,7 @@ def _window(
     frames = start + STEP * np.arange(preset.window)
     heard = [other.features[2 * f : 2 * f + WINDOW] for f in frames % other.frames]
     shown = own
-    choices = [k for k in neutral.get((own.clip.dataset, own.clip.identity), ()) if k != i]
+    choices = [k for k in neutral.get((own.clip.dataset, own.clip.identity, own.copy), ()) if k != i]
     if choices and rng.random() < preset.neutral:
         shown = examples[int(rng.choice(choices))]
     r = int(rng.integers(REFERENCES))
@@ -181,8 +232,9 @@ def _window(
     lost = image <= u < emotion, emotion <= u < everything
     dropped = np.array([u < audio or lost[1], audio <= u < image or lost[1], lost[0] or lost[1]])
     reference = shown.latents[references(shown.frames)[r]]
+    clean = own.latents[frames] - reference if preset.from_reference else own.latents[frames]
     return (
-        np.float32(scaling) * own.latents[frames],
+        np.float32(scaling) * clean,
         np.array(reference),
         np.array(shown.embeddings[r]),
         np.stack(heard),
@@ -193,6 +245,11 @@ def _window(
     )
 
 
+def donors(count: int, preset: Preset, seed: int) -> NDArray[np.int64]:
+    """Of each of `count` examples, the number of that whose sound and emotion it has: its own, but in the control."""
+    return _derangement(np.random.default_rng([seed, 1]), count) if preset.shuffle_conditions else np.arange(count)
+
+
 def _derangement(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
     """Another number for each of `count`, every one used once."""
     order = rng.permutation(count)
@@ -201,19 +258,16 @@ def _derangement(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
     return found
 
 
-def _latents(clip: Footage, pixels: int, vision: Vision) -> NDArray[np.float32]:
-    made, chunk = [], []
-    for picture in resized(clip.frames(), pixels):
-        chunk.append(picture)
-        if len(chunk) == CHUNK:
-            made.append(vision.latents(np.stack(chunk)))
-            chunk = []
-    if chunk:
-        made.append(vision.latents(np.stack(chunk)))
-    return np.concatenate(made)
+def _heard(clip: Footage, copy: int, folder: Path, speech: Speech) -> NDArray[np.float32]:
+    """(2 L, layers, width); of a copy, spread over the frames again."""
+    if not copy:
+        return hear(clip, speech, folder)
 
+    def features() -> NDArray[np.float32]:
+        found, length = speech(paced(clip.audio(), copy)), 2 * clip.num_frames
+        at = np.arange(length) * len(found) / length
+        low = np.minimum(at.astype(int), len(found) - 1)
+        share = (at - low)[:, None, None].astype(np.float32)
+        return np.asarray((1 - share) * found[low] + share * found[np.minimum(low + 1, len(found) - 1)], np.float32)
 
-def _embeddings(clip: Footage, pixels: int, vision: Vision, at: NDArray[np.int64]) -> NDArray[np.float32]:
-    wanted = {int(number) for number in at}
-    found = {i: one for i, one in enumerate(resized(clip.frames(), pixels)) if i in wanted}
-    return np.concatenate([vision.embedding(found[int(number)][None]) for number in at])
+    return cached(folder, clip, f"dice-talk speech {speech.id} {copy}", features)

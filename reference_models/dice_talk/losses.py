@@ -12,17 +12,22 @@ from reference_models.dice_talk.data import UNLABELLED, Batch
 from reference_models.dice_talk.presets import Preset
 
 
-def scales(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def scales(sigma: Tensor, from_reference: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """(c_in, c_skip, c_out) of EDM with v-prediction, as Stable Video Diffusion's, of the same shape as `sigma`.
 
-    The denoised latents are D(z, sigma) = c_skip · z + c_out · F(c_in · z, ln(sigma) / 4).
+    The denoised latents are D(z, sigma) = c_skip · z + c_out · F(c_in · z, ln(sigma) / 4). Where they are the change
+    from the reference's, D = -F: an F that begins as nothing gives the reference, without noise.
     """
     total = sigma.square() + 1
+    if from_reference:
+        return total.rsqrt(), torch.zeros_like(sigma), -torch.ones_like(sigma)
     return total.rsqrt(), 1 / total, -sigma * total.rsqrt()
 
 
-def velocity(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+def velocity(latents: Tensor, noise: Tensor, sigma: Tensor, from_reference: bool = False) -> Tensor:
     """What F is to predict so that D(latents + sigma · noise) = latents. `sigma` broadcasts."""
+    if from_reference:
+        return -latents
     return (noise - sigma * latents) * (sigma.square() + 1).rsqrt()
 
 
@@ -70,8 +75,9 @@ def objective(model: torch.nn.Module, batch: Batch, generator: torch.Generator, 
         whole,
     )
     face = F.avg_pool2d(batch.mask[:, :1], preset.factor)[:, 0]
+    target = velocity(batch.latents, noise, wide, preset.from_reference)
     return {
-        "denoising": denoising(made.float(), velocity(batch.latents, noise, wide), face, preset.face_weight),
+        "denoising": denoising(made.float(), target, face, preset.face_weight),
         "discrimination": preset.discrimination * discrimination(logits.float(), batch.label),
         "quantisation": quantisation.mean(),
     }

@@ -20,6 +20,7 @@ class Preset:
     window          frames that are denoised together, at 12.5 fps [C]; shift: how far windows move each step [C]
     widths ... cross  of UNetSpatioTemporalConditionModel; cross is also the width of all tokens
     autoencoder     widths of AutoencoderKLTemporalDecoder; latents: its channels; guider: widths before the output [C]
+    square          pixels of the squares whose principal components are the latents, in that autoencoder's place
     encoder         layers, width, patch and pixels of the CLIP image encoder
     tokens, hidden  of the audio and emotion projections [C]; entries: of the bank [C]
     prior           width of an emotion prior
@@ -30,7 +31,10 @@ class Preset:
     whole_bank      share of the training windows that attend to the whole bank, as generation does; none in the paper
     neutral         share of the windows whose reference shows the same person neutral, in another clip
     face_weight     weight of the loss inside the face
-    autoencoder_steps, autoencoder_batch   of the first stage, where the preset has one
+    from_reference  the latents that are denoised are the change from the reference's, which F predicts (losses.scales)
+    steady          the head of the training clips is held still (copies.steadied)
+    copies          of each training clip, all but the first in other colours, slightly warped and at another pace
+    autoencoder_steps, token_steps   of what is trained before the diffusion, where the preset has it
     """
 
     pixels: int = 512
@@ -44,6 +48,7 @@ class Preset:
     autoencoder: tuple[int, ...] = (128, 256, 512, 512)
     autoencoder_layers: int = 2
     latents: int = 4
+    square: int = 0
     guider: tuple[int, ...] = (16, 32, 96, 256)
     encoder: tuple[int, int, int, int] = (32, 1280, 14, 224)
     tokens: int = 32
@@ -62,6 +67,9 @@ class Preset:
     whole_bank: float = 0.0
     neutral: float = 0.5
     face_weight: float = 1.0
+    from_reference: bool = False
+    steady: bool = False
+    copies: int = 1
     checkpointing: bool = True
     steps: int = 100_000
     batch: int = 1
@@ -71,13 +79,13 @@ class Preset:
     ema: float = 0.9999
     validate_every: int = 2000
     autoencoder_steps: int = 0
-    autoencoder_batch: int = 0
+    token_steps: int = 0
     shuffle_conditions: bool = False
 
     @property
     def factor(self) -> int:
         """Pixels to a place of the latents, along a side."""
-        return 1 << (len(self.autoencoder) - 1)
+        return self.square or 1 << (len(self.autoencoder) - 1)
 
 
 PRESETS = {
@@ -91,31 +99,33 @@ PRESETS = {
         heads=(2, 4),
         time_width=8,
         cross=32,
-        autoencoder=(32, 32, 32),
-        autoencoder_layers=1,
-        latents=12,
-        guider=(8, 16, 32),
+        latents=32,
+        square=8,
+        guider=(8, 16, 16, 32),
         encoder=(2, 64, 8, 32),
         tokens=4,
         hidden=128,
         entries=8,
         classifier=(64, 32),
-        sigma=(0.0, 1.4),
-        sigmas=(0.02, 80.0),
-        denoising_steps=10,
+        sigma=(1.0, 1.2),
+        sigmas=(0.3, 20.0),
+        denoising_steps=4,
         guidance=(1.5, 3.0),
         whole_bank=0.5,
         neutral=1.0,
-        face_weight=3.0,
+        face_weight=4.0,
+        from_reference=True,
+        steady=True,
+        copies=4,
         checkpointing=False,
-        steps=400,
-        batch=2,
+        steps=450,
+        batch=4,
         accumulate=1,
         learning_rate=1e-3,
         warmup=50,
         ema=0.99,
-        validate_every=400,
-        autoencoder_steps=320,
-        autoencoder_batch=1,
+        validate_every=150,
+        autoencoder_steps=100,
+        token_steps=300,
     ),
 }

@@ -100,7 +100,7 @@ class DiceTalkGenerator:
         )
         latents = self._sampler.latents(track, request.seed)
         left = request.num_frames
-        for chunk in doubled(self._decoded(latents), self._rife):
+        for chunk in doubled(self._decoded(latents, track.image), self._rife):
             kept = chunk[:left]
             left -= len(kept)
             if len(kept):
@@ -116,9 +116,9 @@ class DiceTalkGenerator:
             raise GenerationError(f"reference of {width}x{height}; expected sides at most 4 : 1")
         return rounded[0], rounded[1]
 
-    def _decoded(self, latents: NDArray[np.float32]) -> Iterator[Picture]:
+    def _decoded(self, latents: NDArray[np.float32], reference: NDArray[np.float32]) -> Iterator[Picture]:
         for at in range(0, len(latents), DECODED):
-            yield self._vision.decoded(torch.from_numpy(np.array(latents[at : at + DECODED])))
+            yield self._vision.decoded(torch.from_numpy(np.array(latents[at : at + DECODED])), reference)
 
 
 class OursP(DiceTalkGenerator):

@@ -119,7 +119,7 @@ class Sampler:
                 velocity[frames] += self._window(track, now[frames], frames, sigma, guidance or preset.guidance)
                 count[frames] += 1
             for i in range(total):
-                now[i] = euler(now[i], velocity[i] / count[i], sigma, following)
+                now[i] = euler(now[i], velocity[i] / count[i], sigma, following, preset.from_reference)
             shift = (shift + preset.shift) % preset.window
         return now[: track.frames]
 
@@ -164,9 +164,9 @@ class Sampler:
         return torch.from_numpy(np.asarray(given, np.float32)).to(self._device, self._dtype)
 
 
-def euler(now: Array, velocity: Array, sigma: float, following: float) -> Array:
-    """One step of Euler's method from noise level `sigma` to `following`, with F of EDM (v-prediction)."""
-    _, skip, out = (float(one) for one in scales(torch.tensor(sigma, dtype=torch.float64)))
+def euler(now: Array, velocity: Array, sigma: float, following: float, from_reference: bool = False) -> Array:
+    """One step of Euler's method from noise level `sigma` to `following`, with F of EDM (see losses.scales)."""
+    _, skip, out = (float(one) for one in scales(torch.tensor(sigma, dtype=torch.float64), from_reference))
     slope = (now - (skip * now + out * velocity)) / sigma
     return np.asarray(now + (following - sigma) * slope, np.float32)
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from reference_models import training
 from reference_models.base import Footage
-from reference_models.dice_talk import checkpoints, data, embedding, losses, presets, priors, vision
+from reference_models.dice_talk import checkpoints, data, embedding, losses, presets, priors, tokens, vision
 from reference_models.dice_talk.coefficients import LANDMARKER
 from reference_models.dice_talk.data import Batch, Example
 from reference_models.dice_talk.model import STEP, DiceTalk, still
@@ -66,18 +66,28 @@ def train(task: Task) -> Trained:
     if task.preset != "tiny" and whisper is None:
         remarks.append(f"{WHISPER} is not on this machine: trained on {LOG_MEL}, another front end")
 
-    def example(clip: Footage) -> Example:
-        prior = embedder(clip)
-        return data.example(clip, task.cache, preset, seen, heard, (prior.mean, prior.deviation))
+    def prepared(clip: Footage, copies: int) -> list[Example]:
+        felt = embedder(clip)
+        prior = felt.mean, felt.deviation
+        return [data.example(clip, copy, task.cache, preset, seen, heard, prior) for copy in range(copies)]
 
     examples = {
-        split: [example(clip) for clip in tqdm(clips, desc=f"{split} clips", unit="clip", disable=None)]
+        split: [
+            example
+            for clip in tqdm(clips, desc=f"{split} clips", unit="clip", disable=None)
+            for example in prepared(clip, preset.copies if split == "train" else 1)
+        ]
         for split, clips in _long_enough(task, preset, remarks).items()
     }
     torch.manual_seed(task.seed)
     model = DiceTalk(preset, heard.layers * heard.width)
     _start(model, task, remarks)
     _spread(model, examples["train"], task.seed)
+    about = _digest(
+        [asdict(preset), seen.id, heard.id, embedder.digest, *(f"{e.clip.key} {e.copy}" for e in examples["train"])]
+    )
+    if preset.token_steps:
+        tokens.learn(model, examples["train"], preset, task, about)
     fitted = fit(
         model,
         lambda network, batch, generator: losses.objective(network, batch, generator, preset),
@@ -86,11 +96,11 @@ def train(task: Task) -> Trained:
         task.folder / "diffusion",
         validate=_validate(examples["val"], preset, seen, task) if examples["val"] else None,
         device=task.device,
-        about=_digest([asdict(preset), seen.id, heard.id, embedder.digest, *(e.clip.key for e in examples["train"])]),
+        about=about,
         resume=task.resume,
         title=checkpoints.MODEL,
     )
-    priors.write(priors.average(embedder, [e.clip for e in examples["train"]]), task.folder / PRIORS)
+    priors.write(priors.average(embedder, [e.clip for e in examples["train"] if not e.copy]), task.folder / PRIORS)
     path = task.folder / f"{checkpoints.MODEL}.safetensors"
     config = {
         "model": checkpoints.MODEL,
@@ -102,7 +112,7 @@ def train(task: Task) -> Trained:
         "embedder": embedder.digest,
     }
     training.save(path, load_file(fitted.last), config)
-    remarks.append(f"{len(examples['train'])} clips, {heard.id}, {time.perf_counter() - began:.0f} s")
+    remarks.append(f"{len(examples['train']) // preset.copies} clips, {heard.id}, {time.perf_counter() - began:.0f} s")
     return Trained(path, remarks)
 
 
@@ -155,7 +165,14 @@ def _vision(task: Task, preset: Preset, remarks: list[str]) -> Vision:
         return vision.pretrained(preset, task.weights[vision.VAE], task.weights[vision.ENCODER], task.device)
     file = _autoencoder_file(task)
     about = _digest(
-        [preset.pixels, preset.autoencoder, preset.latents, preset.encoder, *(clip.key for clip in task.clips["train"])]
+        [
+            preset.pixels,
+            preset.steady,
+            preset.square,
+            preset.latents,
+            preset.encoder,
+            *(clip.key for clip in task.clips["train"]),
+        ]
     )
     fresh = not task.resume and task.stages == ("autoencoder",)
     if fresh or not file.exists() or training.load(file, vision.NAME, task.preset)[1].get("about") != about:
@@ -167,16 +184,14 @@ def _vision(task: Task, preset: Preset, remarks: list[str]) -> Vision:
 
 
 def _train_autoencoder(task: Task, preset: Preset, file: Path, about: str) -> None:
-    clips = [data.pictures(clip, task.cache, preset.pixels) for clip in task.clips["train"]]
-    clips = [clip for clip in clips if len(clip) >= vision.NEIGHBOURS]
-    if not clips:
-        raise TrainingError(f"no clip of at least {vision.NEIGHBOURS} frames in the train split")
+    clips = [data.small(clip, task.cache, preset)[0] for clip in task.clips["train"]]
     torch.manual_seed(task.seed)
     model = vision.Autoencoder(preset)
+    model.squares.fill(clips)
     fitted = fit(
         model,
         lambda network, batch, generator: network(*batch),
-        vision.batches(clips, preset.autoencoder_batch, task.seed),
+        vision.batches(clips, task.seed),
         Settings(
             steps=preset.autoencoder_steps,
             learning_rate=2e-3,
@@ -193,9 +208,8 @@ def _train_autoencoder(task: Task, preset: Preset, file: Path, about: str) -> No
         title=vision.NAME,
     )
     model.load_state_dict(load_file(fitted.last))
-    scaling = vision.scale(model.eval().cpu().vae, clips)
-    config = {"model": vision.NAME, "preset": task.preset, "scaling": scaling, "about": about}
-    training.save(file, model.state_dict(), config)
+    config = {"model": vision.NAME, "preset": task.preset, "about": about}
+    training.save(file, model.cpu().state_dict(), config)
 
 
 def _embedder(task: Task) -> embedding.EmotionEmbedder:
@@ -225,6 +239,7 @@ def _start(model: DiceTalk, task: Task, remarks: list[str]) -> None:
         checkpoints.initialise(model, task.weights[UNET])
         return
     still(model.unet)
+    nn.init.zeros_(model.unet.conv_out.weight)  # what is denoised begins as nothing, or as the reference
     if task.preset != "tiny":
         remarks.append(
             f"{UNET} is not on this machine: trained from scratch, not as published (`bench weights fetch {UNET}`)"
@@ -283,8 +298,8 @@ def _row(model: DiceTalk, preset: Preset, example: Example, seen: Vision, device
         felt=lambda numbers: np.repeat(example.prior[0][None], len(numbers), 0),
     )
     made = torch.from_numpy(np.array(Sampler(model, preset, device=device).latents(track, 0)))
-    real = torch.from_numpy(np.float32(seen.scaling) * example.latents[frames])
-    return np.concatenate([np.concatenate(list(seen.decoded(one)), 1) for one in (real, made)])
+    real = torch.from_numpy(np.float32(seen.scaling) * (example.latents[frames] - preset.from_reference * track.image))
+    return np.concatenate([np.concatenate(list(seen.decoded(one, track.image)), 1) for one in (real, made)])
 
 
 def _digest(of: Any) -> str:

@@ -1,7 +1,7 @@
 """Pictures to latents and reference embeddings and back: SVD's temporal autoencoder and CLIP's image encoder, frozen.
 
-The tiny preset has no pretrained ones; its own are trained here, under the name dice-talk-autoencoder: the autoencoder
-on L1 and a little KL, the image encoder to find the frame of the same clip (InfoNCE), one after the other in one loop.
+The tiny preset has no pretrained ones; its own are made here, under the name dice-talk-autoencoder: the principal
+components of squares of pixels, and an image encoder that learns to find the frame of the same clip (InfoNCE).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,30 +19,100 @@ from torch import Tensor, nn
 
 from reference_models import training
 from reference_models.base import GenerationError
-from reference_models.dice_talk.model import autoencoder, embed, image_encoder, still
+from reference_models.dice_talk.model import autoencoder, embed, image_encoder
 from reference_models.dice_talk.presets import Preset
 
 NAME = "dice-talk-autoencoder"
-NEIGHBOURS = 3  # consecutive frames that the temporal decoder sees in training
 PAIRS = 16  # clips among which the image encoder finds its own
-KL = 1e-6
+EVERY = 4  # frames whose squares are looked at
 TEMPERATURE = 0.1
 VAE, ENCODER = "svd-xt-vae", "svd-xt-image-encoder"  # of the registry, for the full preset
+
+
+class Codec(Protocol):
+    """Pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w) and back; of consecutive frames, to be scaled by
+    `scaling` for the diffusion."""
+
+    @property
+    def scaling(self) -> float: ...
+    def encode(self, pictures: Tensor) -> Tensor: ...
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+class Temporal(nn.Module):
+    """SVD's autoencoder; of what it encodes, the mode."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae, self.scaling = vae, float(vae.config.scaling_factor)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        made: Tensor = self.vae.encode(pictures).latent_dist.mode()
+        return made
+
+    def decode(self, latents: Tensor) -> Tensor:
+        made: Tensor = self.vae.decode(latents, num_frames=len(latents)).sample
+        return made
+
+
+class Squares(nn.Module):
+    """Squares of pixels (3, square, square) as their principal components, each divided by the root of its deviation:
+    faint ones count more than in the pictures, and less than if all were alike."""
+
+    axes: Tensor
+    mean: Tensor
+    root: Tensor
+    factor: Tensor
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        numbers = 3 * preset.square**2
+        self._square = preset.square
+        self.register_buffer("axes", torch.zeros(preset.latents, numbers))
+        self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("root", torch.ones(preset.latents))
+        self.register_buffer("factor", torch.ones(()))
+
+    @property
+    def scaling(self) -> float:
+        return float(self.factor)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        squares = F.pixel_unshuffle(pictures, self._square).movedim(1, -1)
+        return (((squares - self.mean) @ self.axes.T) / self.root).movedim(-1, 1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        squares = (latents.movedim(1, -1) * self.root) @ self.axes + self.mean
+        return F.pixel_shuffle(squares.movedim(-1, 1), self._square)
+
+    @torch.no_grad()
+    def fill(self, clips: Sequence[NDArray[np.uint8]]) -> None:
+        """From clips (T, H, W, 3); a frame's latents then lie about 1 / scaling from those of the clip's first."""
+        pictures = torch.cat([tensor(clip[::EVERY]) for clip in clips])
+        squares = F.pixel_unshuffle(pictures, self._square).movedim(1, -1).flatten(0, 2).double()
+        self.mean.copy_(squares.mean(0))
+        squares -= squares.mean(0)
+        values, vectors = torch.linalg.eigh(squares.T @ squares / len(squares))
+        count = len(self.root)
+        self.axes.copy_(vectors.flip(1)[:, :count].T)
+        self.root.copy_(values.flip(0)[:count].clamp(min=1e-8) ** 0.25)
+        first, last = (torch.cat([self.encode(tensor(clip[[at]])) for clip in clips]) for at in (0, -1))
+        self.factor.copy_(1 / (last - first).std())
 
 
 class Vision:
     """The two networks on a device. Pictures are uint8 RGB (N, H, W, 3), H and W multiples of the preset's factor."""
 
-    def __init__(self, preset: Preset, vae: Any, encoder: Any, id: str, device: str = "cpu") -> None:
-        self.id, self.scaling = id, float(vae.config.scaling_factor)
-        self._vae = vae.eval().requires_grad_(False).to(device)
+    def __init__(self, preset: Preset, codec: Any, encoder: Any, id: str, device: str = "cpu") -> None:
+        self.id, self.scaling, self._changes = id, codec.scaling, preset.from_reference
+        self._codec = codec.eval().requires_grad_(False).to(device)
         self._encoder = encoder.eval().requires_grad_(False).to(device)
         self._device = device
 
     @torch.inference_mode()
     def latents(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, 4, h, w): the mode, unscaled."""
-        found: Tensor = self._vae.encode(tensor(pictures).to(self._device)).latent_dist.mode()
+        found: Tensor = self._codec.encode(tensor(pictures).to(self._device))
         return found.float().cpu().numpy()
 
     @torch.inference_mode()
@@ -51,39 +121,34 @@ class Vision:
         return embed(self._encoder, tensor(pictures).to(self._device)).float().cpu().numpy()
 
     @torch.inference_mode()
-    def decoded(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Consecutive frames, (F, 4, h, w) scaled -> (F, H, W, 3) uint8 RGB."""
-        made = self._vae.decode(latents.to(self._device) / self.scaling, num_frames=len(latents)).sample
+    def decoded(self, latents: Tensor, reference: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Consecutive frames, (F, 4, h, w) as they are denoised -> (F, H, W, 3) uint8 RGB.
+
+        reference   its latents (4, h, w), unscaled
+        """
+        found = latents.to(self._device) / self.scaling
+        if self._changes:
+            found = found + torch.from_numpy(reference).to(self._device)
+        made = self._codec.decode(found)
         whole = ((made.float().clamp(-1, 1) + 1) * 127.5).round().byte()
         pictures: NDArray[np.uint8] = whole.permute(0, 2, 3, 1).cpu().numpy()
         return pictures
 
 
 class Autoencoder(nn.Module):
-    """Both networks of a preset that has no pretrained ones, as they are trained."""
+    """Both networks of a preset that has no pretrained ones. Only the image encoder is trained."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        self.vae = autoencoder(preset)
+        self.squares = Squares(preset)
         self.encoder = image_encoder(preset)
-        still(self.vae.decoder)
-        nn.init.dirac_(self.vae.decoder.time_conv_out.weight)
 
-    def forward(self, frames: Tensor, pairs: Tensor) -> dict[str, Tensor]:
-        """The losses of a batch, see `batches`."""
-        count = frames.shape[1]
-        flat = frames.flatten(0, 1)
-        code = self.vae.encode(flat).latent_dist
-        noise = torch.randn(code.mean.shape, device=flat.device)
-        again = self.vae.decode(code.mean + code.std * noise, num_frames=count).sample
+    def forward(self, pairs: Tensor) -> dict[str, Tensor]:
+        """The loss of a batch, see `batches`."""
         first, other = (F.normalize(embed(self.encoder, pairs[:, i]), dim=1) for i in (0, 1))
         same = first @ other.T / TEMPERATURE
         own = torch.arange(len(pairs), device=pairs.device)
-        return {
-            "reconstruction": (again - flat).abs().mean(),
-            "kl": KL * code.kl().mean(),
-            "match": 0.1 * (F.cross_entropy(same, own) + F.cross_entropy(same.T, own)) / 2,
-        }
+        return {"match": (F.cross_entropy(same, own) + F.cross_entropy(same.T, own)) / 2}
 
 
 def tensor(pictures: NDArray[np.uint8]) -> Tensor:
@@ -91,40 +156,26 @@ def tensor(pictures: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def batches(clips: Sequence[NDArray[np.uint8]], size: int, seed: int) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """batch(number): (size, NEIGHBOURS, 3, H, W) consecutive frames of clips, and (PAIRS, 2, 3, H, W), two frames of
-    each of other clips. Every clip needs NEIGHBOURS frames."""
+def batches(clips: Sequence[NDArray[np.uint8]], seed: int) -> Callable[[int], tuple[Tensor]]:
+    """batch(number): (PAIRS, 2, 3, H, W), two frames of each of some clips."""
 
-    def batch(number: int) -> tuple[Tensor, Tensor]:
+    def batch(number: int) -> tuple[Tensor]:
         rng = np.random.default_rng([seed, 3, number])
-        frames, pairs = [], []
-        for k in rng.choice(len(clips), size):
-            start = int(rng.integers(len(clips[k]) - NEIGHBOURS + 1))
-            frames.append(tensor(clips[k][start : start + NEIGHBOURS]))
-        for k in rng.choice(len(clips), min(PAIRS, len(clips)), replace=False):
-            pairs.append(tensor(clips[k][rng.integers(len(clips[k]), size=2)]))
-        return torch.stack(frames), torch.stack(pairs)
+        chosen = rng.choice(len(clips), min(PAIRS, len(clips)), replace=False)
+        return (torch.stack([tensor(clips[k][rng.integers(len(clips[k]), size=2)]) for k in chosen]),)
 
     return batch
 
 
-def scale(vae: Any, clips: Sequence[NDArray[np.uint8]]) -> float:
-    """One over the deviation of the latents of a frame of each clip."""
-    with torch.inference_mode():
-        found = torch.cat([vae.encode(tensor(clip[:1])).latent_dist.mode() for clip in clips])
-    return float(1 / found.std())
-
-
 def load(preset: Preset, name: str, file: Path, device: str) -> Vision:
     """The networks of a preset that were trained here. Raises GenerationError."""
-    tensors, config = training.load(file, NAME, name)
+    tensors, _ = training.load(file, NAME, name)
     made = Autoencoder(preset)
     try:
         made.load_state_dict(tensors)
     except RuntimeError as error:
         raise GenerationError(f"{file.name}: of another configuration of preset {name}; train it anew") from error
-    made.vae.register_to_config(scaling_factor=config["scaling"])
-    return Vision(preset, made.vae, made.encoder, digest(file), device)
+    return Vision(preset, made.squares, made.encoder, digest(file), device)
 
 
 def pretrained(preset: Preset, vae: Path, encoder: Path, device: str) -> Vision:
@@ -142,7 +193,7 @@ def pretrained(preset: Preset, vae: Path, encoder: Path, device: str) -> Vision:
             raise GenerationError(
                 f"{file.name}: not the file of stable-video-diffusion-img2vid-xt ({reason})"
             ) from error
-    return Vision(preset, *networks, f"{digest(vae)} {digest(encoder)}", device)
+    return Vision(preset, Temporal(networks[0]), networks[1], f"{digest(vae)} {digest(encoder)}", device)
 
 
 def digest(file: Path) -> str:

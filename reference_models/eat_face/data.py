@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reference_models.base import CHUNK, Footage
+from reference_models.copies import altered, paced
 from reference_models.eat_face import model
 from reference_models.eat_face.encoders import Pair, Speech
 from reference_models.eat_face.presets import EMOTIONS, Preset
@@ -95,27 +96,6 @@ def boxes(clip: Footage, cache: Path) -> Array:
     return cached(cache, clip, f"eat-face boxes {VERSION}", make)
 
 
-def altered(shown: Pictures, box: Array, rng: np.random.Generator) -> tuple[Pictures, Array]:
-    """The pictures (n, H, W, 3) and masks (n, 4) in other colours, and slightly warped; one draw for all of them."""
-    side = shown.shape[1]
-    mix = np.eye(3) + rng.normal(0, 0.12, (3, 3))
-    gains, offset = rng.uniform(0.7, 1.25, 3), rng.uniform(-20, 20, 3)
-    colours = (mix / mix.sum(1, keepdims=True)) * gains[:, None]
-    (sx, sy), angle, shift = rng.uniform(0.92, 1.1, 2), np.deg2rad(rng.uniform(-5, 5)), rng.uniform(-0.04, 0.04, 2)
-    flip = -1 if rng.random() < 0.5 else 1
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([flip * sx, sy])
-    move = 0.5 + shift - turn @ [0.5, 0.5]  # of points in fractions of the picture
-    warp = np.concatenate([turn, move[:, None] * side], 1)
-    out = [
-        cv2.warpAffine(one, warp, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        for one in shown
-    ]
-    tinted = np.clip(np.stack(out) @ colours.T + offset, 0, 255).astype(np.uint8)
-    corners = np.stack([box[:, [a, b]] for a in (0, 2) for b in (1, 3)], 1) @ turn.T + move  # (n, 4, 2)
-    moved = np.concatenate([corners.min(1), corners.max(1)], 1)
-    return tinted, np.clip(moved, 0, 1).astype(np.float32)
-
-
 def chunks(clip: Footage, copy: int, preset: Preset, cache: Path) -> Iterator[tuple[Tensor, Tensor]]:
     """Pictures (n, 3, size, size) in [-1, 1] and masks (n, 4) of a copy, a chunk at a time."""
     box, start = np.array(boxes(clip, cache)), 0
@@ -144,30 +124,6 @@ def faces(shown: Tensor, box: Tensor, side: int) -> Tensor:
 
 
 # --- sound -------------------------------------------------------------------------------------------------------
-
-
-def paced(audio: Array, copy: int) -> Array:
-    """The sound of a copy: played faster or slower, which moves the voice; frames keep their place (model.windows)."""
-    if not copy:
-        return audio
-    pace = np.random.default_rng([VERSION, copy, 1]).uniform(0.87, 1.15)
-    out: Array = np.interp(np.arange(0, len(audio), pace), np.arange(len(audio)), audio).astype(np.float32)
-    return out
-
-
-def mouth(points: Array) -> Array:
-    """(N, 4) of a face mesh (N, 478, 3): opening of the lips within and without, width of the mouth, and depth of the
-    chin, in heights of the face, less the clip's mean."""
-
-    def distance(one: int, other: int) -> Array:
-        found: Array = np.linalg.norm(points[:, one, :2] - points[:, other, :2], axis=1)
-        return found
-
-    # 13, 14 and 0, 17: the lips' inner and outer edges; 61, 291: the corners; 1: the nose; 10: the top of the face
-    shape = np.stack([distance(13, 14), distance(0, 17), distance(61, 291), distance(1, model.BOTTOM)], 1)
-    shape = shape / distance(10, 1).mean()
-    out: Array = (shape - shape.mean(0)).astype(np.float32)
-    return out
 
 
 # --- items and batches -------------------------------------------------------------------------------------------

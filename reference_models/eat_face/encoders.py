@@ -55,7 +55,7 @@ class Pair(Protocol):
 class SmallSpeech(nn.Module):
     """The tiny preset's own: log-mel bands and convolutions over a third of a second, trained to follow the mouth."""
 
-    SHAPES = 4  # numbers that describe a mouth, see data.mouth
+    SHAPES = 4  # numbers that describe a mouth, see copies.mouth
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reference_models.base import Footage
+from reference_models.copies import SPREAD, altered, mouth, paced
 from reference_models.eat_face import data, model
 from reference_models.eat_face.encoders import SmallPair, SmallSpeech, mel
 from reference_models.eat_face.presets import EMOTIONS, Preset
@@ -19,7 +20,6 @@ KL = 1e-5  # of the VAE's divergence, as small as Stable Diffusion's
 EXAMPLES = 20  # batches whose components the VAE starts from
 FACE = 3.0  # times more an error inside the mask counts, where everything is that the model must paint
 TEMPERATURE = 0.1  # of the pair's cosines
-SPREAD = 0.05  # about the standard deviation of a mouth's numbers, data.mouth
 LENGTH = 64  # speech features of an example
 
 
@@ -40,7 +40,7 @@ class Shown:
             clip = int(rng.integers(len(self._pictures)))
             frame = int(rng.integers(len(self._pictures[clip])))
             shown, box = self._pictures[clip][[frame]], self._boxes[clip][[frame]]
-            shown, box = data.altered(shown, box, rng)
+            shown, box = altered(shown, box, rng)
             rows.append((data.to_tensor(shown), torch.from_numpy(box), torch.tensor([self._words[clip]])))
         pictures, boxes, words = (torch.cat(column) for column in zip(*rows, strict=True))
         return pictures, boxes, words
@@ -52,9 +52,9 @@ class Heard:
     def __init__(self, clips: Sequence[Footage], preset: Preset, size: int, seed: int) -> None:
         self._rows = []
         for clip in clips:
-            shape = data.mouth(clip.points()) / SPREAD
+            shape = mouth(clip.points()) / SPREAD
             for copy in range(preset.copies):
-                bands = mel(data.paced(clip.audio(), copy))
+                bands = mel(paced(clip.audio(), copy))
                 at = np.arange(bands.shape[1]) * len(shape) / bands.shape[1]
                 wanted = [np.interp(at, np.arange(len(shape)), column) for column in shape.T]
                 short = max(0, LENGTH - bands.shape[1])
