@@ -299,6 +299,17 @@ def test_the_loss_weighs_the_face() -> None:
     assert losses.denoising(made, target, face, 3.0).item() == pytest.approx((3 * 4 + 3) / 6)
 
 
+def test_the_loss_weighs_what_moves() -> None:
+    torch.manual_seed(0)
+    made, target, face = torch.randn(2, 5, 4, 2, 2), torch.randn(2, 5, 4, 2, 2), torch.rand(2, 2, 2)
+    plain = losses.denoising(made, target, face, 3.0)
+    error, weight = (made - target).numpy(), (1 + 2 * face.numpy())[:, None, None]
+    assert plain.item() == pytest.approx((error**2 * weight).mean() / weight.mean(), rel=1e-5)
+    motion = error - error.mean(1, keepdims=True)
+    more = 7 * (motion**2 * weight).mean() / weight.mean()
+    assert losses.denoising(made, target, face, 3.0, 8.0).item() == pytest.approx(plain.item() + more, rel=1e-5)
+
+
 def test_discrimination_is_the_labelled_clips_cross_entropy() -> None:  # eq. 16
     torch.manual_seed(0)
     logits, label = torch.randn(3, 4, 22), torch.tensor([5, UNLABELLED, 0])

@@ -31,13 +31,17 @@ def velocity(latents: Tensor, noise: Tensor, sigma: Tensor, from_reference: bool
     return (noise - sigma * latents) * (sigma.square() + 1).rsqrt()
 
 
-def denoising(made: Tensor, target: Tensor, face: Tensor, face_weight: float) -> Tensor:
+def denoising(made: Tensor, target: Tensor, face: Tensor, face_weight: float, motion_weight: float = 1.0) -> Tensor:
     """Eq. 1 in its preconditioned form: |F - v|^2, which is (1 + sigma^2) |epsilon_theta - epsilon|^2.
 
     made, target   (B, F, 4, h, w);  face: (B, h, w) in [0, 1], where the loss weighs face_weight times as much
+    motion_weight   of what an error differs by from its mean over the frames: what moves, as a mouth does, and not the
+                    pose and the light of a clip
     """
     weight = 1 + (face_weight - 1) * face[:, None, None]
-    errors = (made - target).square() * weight / weight.mean()
+    error = made - target
+    lasting = error.mean(1, keepdim=True)
+    errors = (lasting.square() + motion_weight * (error - lasting).square()) * weight / weight.mean()
     return errors.mean()
 
 
@@ -77,7 +81,7 @@ def objective(model: torch.nn.Module, batch: Batch, generator: torch.Generator, 
     face = F.avg_pool2d(batch.mask[:, :1], preset.factor)[:, 0]
     target = velocity(batch.latents, noise, wide, preset.from_reference)
     return {
-        "denoising": denoising(made.float(), target, face, preset.face_weight),
+        "denoising": denoising(made.float(), target, face, preset.face_weight, preset.motion_weight),
         "discrimination": preset.discrimination * discrimination(logits.float(), batch.label),
         "quantisation": quantisation.mean(),
     }

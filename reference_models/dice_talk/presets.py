@@ -30,7 +30,7 @@ class Preset:
     bank            see EmotionModel; mean_prior: train on the mean instead of a sample of eq. 6
     whole_bank      share of the training windows that attend to the whole bank, as generation does; none in the paper
     neutral         share of the windows whose reference shows the same person neutral, in another clip
-    face_weight     weight of the loss inside the face
+    face_weight     weight of the loss inside the face; motion_weight: of what differs between a window's frames
     from_reference  the latents that are denoised are the change from the reference's, which F predicts (losses.scales)
     steady          the head of the training clips is held still (copies.steadied)
     copies          of each training clip, all but the first in other colours, slightly warped and at another pace
@@ -67,6 +67,7 @@ class Preset:
     whole_bank: float = 0.0
     neutral: float = 0.5
     face_weight: float = 1.0
+    motion_weight: float = 1.0
     from_reference: bool = False
     steady: bool = False
     copies: int = 1
@@ -114,17 +115,18 @@ PRESETS = {
         whole_bank=0.5,
         neutral=1.0,
         face_weight=4.0,
+        motion_weight=8.0,
         from_reference=True,
         steady=True,
         copies=4,
         checkpointing=False,
-        steps=450,
+        steps=800,
         batch=4,
         accumulate=1,
         learning_rate=1e-3,
         warmup=50,
         ema=0.99,
-        validate_every=150,
+        validate_every=400,
         autoencoder_steps=100,
         token_steps=300,
     ),
