@@ -383,7 +383,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, change: str, message: str) -> 
         generate.load_method(str(path), tmp_path)
 
 
-@pytest.mark.parametrize("output", ["/tmp/x.mp4", "../*.mp4"])
+@pytest.mark.parametrize("output", ["/x.mp4", "../*.mp4"])
 def test_an_output_outside_is_refused(output: str) -> None:
     with pytest.raises(BenchError, match="expected a path or glob inside the checkout"):
         checkouts.validate(Call(("x",), output, {}), "mine.toml")
