@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from benchmark import generate, interpolation
 from benchmark.cli import bench
 from benchmark.errors import BenchError
+from reference_models import squares
 from reference_models.base import CHUNK, Footage, GenerationError, Request
 from reference_models.copies import PLACES, RIGID, SPREAD, mouth, steadied
 from reference_models.dice_talk import (
@@ -30,7 +31,6 @@ from reference_models.dice_talk import (
     sampling,
     tokens,
     training,
-    vision,
 )
 from reference_models.dice_talk.model import DiceTalk, Given, autoencoder, image_encoder
 from reference_models.dice_talk.presets import PRESETS
@@ -285,9 +285,9 @@ def test_squares_are_the_principal_components() -> None:
     rng = np.random.default_rng(0)
     clips = [rng.integers(0, 255, (8, 16, 16, 3), np.uint8) for _ in range(40)]
     preset = replace(MICRO, latents=5)
-    codec = vision.Squares(preset)
+    codec = squares.Squares(preset.square, preset.latents)
     codec.fill(clips)
-    seen = np.concatenate([clip[:: vision.EVERY] for clip in clips]) / 127.5 - 1  # (80, 16, 16, 3)
+    seen = np.concatenate([clip[:: squares.EVERY] for clip in clips]) / 127.5 - 1  # (80, 16, 16, 3)
     rows = seen.reshape(-1, 2, 8, 2, 8, 3).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 192)
     mean = rows.mean(0)
     axes = np.linalg.svd(rows - mean, full_matrices=False)[2][:5]
@@ -299,7 +299,7 @@ def test_squares_are_the_principal_components() -> None:
     assert np.allclose(made.reshape(-1, 2, 8, 2, 8, 3).transpose(0, 1, 3, 5, 2, 4).reshape(-1, 192), again, atol=1e-4)
     spread = np.linalg.svd(rows - mean, compute_uv=False)[:5] / len(rows) ** 0.5
     assert np.allclose(latents.std((0, 2, 3), correction=0), spread**0.5, rtol=1e-3)
-    change = torch.cat([codec.encode(vision.tensor(c[-1:])) - codec.encode(vision.tensor(c[:1])) for c in clips])
+    change = torch.cat([codec.encode(squares.tensor(c[-1:])) - codec.encode(squares.tensor(c[:1])) for c in clips])
     assert codec.scaling == pytest.approx(1 / change.std().item(), rel=1e-5)
 
 

@@ -21,10 +21,10 @@ from reference_models import training
 from reference_models.base import GenerationError
 from reference_models.dice_talk.model import autoencoder, embed, image_encoder
 from reference_models.dice_talk.presets import Preset
+from reference_models.squares import Squares, tensor
 
 NAME = "dice-talk-autoencoder"
 PAIRS = 16  # clips among which the image encoder finds its own
-EVERY = 4  # frames whose squares are looked at
 TEMPERATURE = 0.1
 VAE, ENCODER = "svd-xt-vae", "svd-xt-image-encoder"  # of the registry, for the full preset
 
@@ -53,51 +53,6 @@ class Temporal(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         made: Tensor = self.vae.decode(latents, num_frames=len(latents)).sample
         return made
-
-
-class Squares(nn.Module):
-    """Squares of pixels (3, square, square) as their principal components, each divided by the root of its deviation:
-    faint ones count more than in the pictures, and less than if all were alike."""
-
-    axes: Tensor
-    mean: Tensor
-    root: Tensor
-    factor: Tensor
-
-    def __init__(self, preset: Preset) -> None:
-        super().__init__()
-        numbers = 3 * preset.square**2
-        self._square = preset.square
-        self.register_buffer("axes", torch.zeros(preset.latents, numbers))
-        self.register_buffer("mean", torch.zeros(numbers))
-        self.register_buffer("root", torch.ones(preset.latents))
-        self.register_buffer("factor", torch.ones(()))
-
-    @property
-    def scaling(self) -> float:
-        return float(self.factor)
-
-    def encode(self, pictures: Tensor) -> Tensor:
-        squares = F.pixel_unshuffle(pictures, self._square).movedim(1, -1)
-        return (((squares - self.mean) @ self.axes.T) / self.root).movedim(-1, 1)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        squares = (latents.movedim(1, -1) * self.root) @ self.axes + self.mean
-        return F.pixel_shuffle(squares.movedim(-1, 1), self._square)
-
-    @torch.no_grad()
-    def fill(self, clips: Sequence[NDArray[np.uint8]]) -> None:
-        """From clips (T, H, W, 3); a frame's latents then lie about 1 / scaling from those of the clip's first."""
-        pictures = torch.cat([tensor(clip[::EVERY]) for clip in clips])
-        squares = F.pixel_unshuffle(pictures, self._square).movedim(1, -1).flatten(0, 2).double()
-        self.mean.copy_(squares.mean(0))
-        squares -= squares.mean(0)
-        values, vectors = torch.linalg.eigh(squares.T @ squares / len(squares))
-        count = len(self.root)
-        self.axes.copy_(vectors.flip(1)[:, :count].T)
-        self.root.copy_(values.flip(0)[:count].clamp(min=1e-8) ** 0.25)
-        first, last = (torch.cat([self.encode(tensor(clip[[at]])) for clip in clips]) for at in (0, -1))
-        self.factor.copy_(1 / (last - first).std())
 
 
 class Vision:
@@ -140,7 +95,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        self.squares = Squares(preset)
+        self.squares = Squares(preset.square, preset.latents)
         self.encoder = image_encoder(preset)
 
     def forward(self, pairs: Tensor) -> dict[str, Tensor]:
@@ -149,11 +104,6 @@ class Autoencoder(nn.Module):
         same = first @ other.T / TEMPERATURE
         own = torch.arange(len(pairs), device=pairs.device)
         return {"match": (F.cross_entropy(same, own) + F.cross_entropy(same.T, own)) / 2}
-
-
-def tensor(pictures: NDArray[np.uint8]) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [-1, 1]"""
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def batches(clips: Sequence[NDArray[np.uint8]], seed: int) -> Callable[[int], tuple[Tensor]]:
