@@ -26,6 +26,7 @@ from reference_models.dice_talk import (
     checkpoints,
     data,
     embedder_training,
+    losses,
     presets,
     priors,
     sampling,
@@ -218,6 +219,48 @@ def test_svd_starts_the_unet_and_its_streams(tmp_path: Path) -> None:
     streams = [name for name in now if "to_k_ip" in name]
     assert streams
     assert all(torch.equal(now[n], svd[n.split("processor")[0] + "to_k.weight"]) for n in streams)
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, *({"bank": bank} for bank in ("learnable", "none"))])
+def test_blocks_computed_anew_give_the_same_gradients(changes: dict[str, str]) -> None:
+    """Gradient checkpointing changes no gradient; and all that requires one gets one, for which several processes wait:
+    each is a training step of the full preset's kind."""
+    found = []
+    for again in (False, True):
+        preset = replace(TEMPORAL, checkpointing=again, bank=changes.get("bank", "quantised"))
+        torch.manual_seed(0)
+        model = DiceTalk(preset, 160).train()
+        assert model.unet.is_gradient_checkpointing == again
+        batch = data.batches(complete(preset), preset, 1.0, 0)(0)
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled="precision" in changes):
+            terms = losses.objective(model, batch, torch.Generator().manual_seed(2), preset)
+        torch.stack([term.float() for term in terms.values()]).sum().backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    plain, anew = found
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in plain.values())
+    assert plain.keys() == anew.keys()
+    assert all(torch.allclose(plain[name], anew[name], rtol=1e-4, atol=1e-6) for name in plain)
+
+
+def complete(preset: presets.Preset) -> list[data.Example]:
+    """Random arrays of two clips, of the sizes of a preset."""
+    rng, side = np.random.default_rng(0), preset.pixels // preset.factor
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    return [
+        data.Example(
+            talkers.talker("a", how),
+            normal(12, preset.latents, side, side),
+            normal(data.REFERENCES, preset.cross),
+            normal(34, 1, 160),
+            np.ones((data.REFERENCES, preset.pixels, preset.pixels), bool),
+            (normal(preset.prior), abs(normal(preset.prior))),
+        )
+        for how in ("happy", "neutral")
+    ]
 
 
 # --- data ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from reference_models.dice_talk.conditioning import (
     EmotionModel,
     FaceGuider,
 )
-from reference_models.dice_talk.data import UNLABELLED
+from reference_models.dice_talk.data import UNLABELLED, Batch
+from reference_models.dice_talk.presets import PRESETS
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 Array = np.ndarray
@@ -207,6 +209,8 @@ def test_ablations_of_the_bank(bank: str) -> None:
     assert not loss.any()
     tokens.sum().backward()
     assert (model.codebook.codebook.weight.grad is not None) == (bank == "learnable")
+    idle = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert all(name.startswith("classifier.") for name in idle)  # several processes wait for all others' gradients
     if bank == "none":
         assert torch.equal(tokens, model.emo_linear(s))
 
@@ -317,6 +321,61 @@ def test_discrimination_is_the_labelled_clips_cross_entropy() -> None:  # eq. 16
     expected = np.mean([-np.log(p[row, :, y]).mean() for row, y in ((0, 5), (2, 0))])
     assert losses.discrimination(logits, label).item() == pytest.approx(expected, rel=1e-5)
     assert losses.discrimination(logits, torch.full((3,), UNLABELLED)).item() == 0
+
+
+class Told(nn.Module):
+    """Returns what it was told to, and keeps what it was given."""
+
+    def __init__(self, *made: Tensor) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        self.given = given
+        return self.made
+
+
+@pytest.mark.parametrize("mean_prior", [False, True])
+def test_the_composite_loss_is_equation_15(mean_prior: bool) -> None:  # L = L_den + lambda L_cls + L_vq
+    torch.manual_seed(0)
+    clips, frames, lamda = 3, 2, 0.3
+    preset = replace(
+        PRESETS["full"], pixels=16, latents=4, sigma=(0.5, 1.0), discrimination=lamda, mean_prior=mean_prior
+    )
+    label = torch.tensor([7, UNLABELLED, 0])
+    batch = Batch(
+        latents=torch.randn(clips, frames, 4, 2, 2),
+        image=torch.randn(clips, 4, 2, 2),
+        seen=torch.randn(clips, 5),
+        heard=torch.randn(clips, frames, 10, 1, 3),
+        mean=torch.randn(clips, 256),
+        deviation=torch.rand(clips, 256),
+        mask=(torch.rand(clips, 3, 16, 16) > 0.5).float(),
+        label=label,
+        dropped=torch.zeros(clips, 3, dtype=torch.bool),
+    )
+    model = Told(torch.randn(clips, frames, 4, 2, 2), torch.randn(clips, frames, 22), torch.rand(clips))
+    terms = losses.objective(model, batch, torch.Generator().manual_seed(5), preset)
+    scaled, sigma, image, seen, heard, prior, mask, dropped, whole = model.given
+    for given, own in ((image, batch.image), (seen, batch.seen), (heard, batch.heard), (mask, batch.mask)):
+        assert given is own
+    assert not dropped.any()
+    assert not whole.any()  # as published, none attends to the whole bank
+    drawn = ((prior - batch.mean) / batch.deviation).numpy()  # epsilon of eq. 6
+    assert not drawn.any() if mean_prior else abs(drawn.std() - 1) < 0.1
+
+    made, logits, quantisation = (one.double().numpy() for one in model.made)
+    x, den, cls = batch.latents.double().numpy(), [], []
+    for row, s in enumerate(sigma.double().numpy()):
+        z = scaled[row].double().numpy() * np.sqrt(s**2 + 1)
+        epsilon = (z - x[row]) / s
+        denoised = z / (s**2 + 1) - s / np.sqrt(s**2 + 1) * made[row]
+        den.append((s**2 + 1) * (((z - denoised) / s - epsilon) ** 2).mean())  # eq. 1, preconditioned
+        if label[row] != UNLABELLED:
+            cls.append(-np.log(softmax(logits[row])[:, label[row]]).mean())  # eq. 16
+    assert len(set(sigma.tolist())) == clips
+    expected = np.mean(den) + lamda * np.mean(cls) + np.mean(quantisation)
+    assert sum(term.item() for term in terms.values()) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_classifier_pools_whatever_size() -> None:

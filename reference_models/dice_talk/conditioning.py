@@ -126,6 +126,10 @@ class EmotionModel(nn.Module):
         self.codebook = EmotionBank(prior, entries, width)
         self.attention = BankAttention(width)
         self.classifier = Classifier(features, classifier, classes)
+        of_bank: tuple[nn.Module, ...] = (self.codebook, self.kv_tokens_linear, self.attention)
+        unused = {"quantised": (), "learnable": (self.codebook.fc,), "none": of_bank}[bank]
+        for module in unused:  # several processes would wait for its gradient
+            module.requires_grad_(False)
 
     def retrieved(self, prior: Tensor, dropped: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Training, eq. 9-11: the tokens (N, T, width) that the quantised entry gives, and eq. 17 (N,).

@@ -94,7 +94,7 @@ class Sampler:
         dtype: torch.dtype = torch.float32,
         denoise: Denoise = guided,
     ) -> None:
-        self.model = model.eval().requires_grad_(False).to(device, dtype)
+        self.model = model.eval().to(device, dtype)
         self.preset, self._device, self._dtype, self._denoise = preset, device, dtype, denoise
         self._felt: tuple[bytes, Tensor] | None = None
 

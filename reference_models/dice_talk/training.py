@@ -277,7 +277,6 @@ def _validate(examples: Sequence[Example], preset: Preset, seen: Vision, task: T
             given = Batch(*(tensor.to(device) for tensor in one))
             found.append(float(losses.objective(model, given, generator, preset)["denoising"]))
         rows = [_row(model, preset, example, seen, str(device)) for example in shown]
-        model.requires_grad_(True)
         to = task.folder / "samples"
         to.mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(to / f"step-{step:08d}.png")
