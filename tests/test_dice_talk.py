@@ -14,6 +14,7 @@ import pytest
 import talkers
 import torch
 from click.testing import CliRunner
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from benchmark import generate, interpolation
@@ -459,8 +460,20 @@ def test_each_ablation_is_another_model(
     [
         ({"options": {"widow": 3}}, "option 'widow'; expected one of pixels, window"),
         ({"options": {"window": "long"}}, "option window = 'long'; expected int, as 6"),
-        ({"preset": "full"}, "preset full needs svd-xt-vae and svd-xt-image-encoder; `bench weights fetch svd-xt-vae`"),
-        ({"preset": "full", "stages": ("autoencoder",)}, "preset full has no stage autoencoder"),
+        ({"options": {"window": 0}}, "option window = 0; expected int, as 6"),
+        ({"options": {"sigma": [1]}}, r"option sigma = \(1,\); expected tuple, as \(1\.0, 1\.2\)"),
+        ({"options": {"classifier": [0, 8]}}, r"option classifier = \(0, 8\); expected tuple, as \(64, 32\)"),
+        ({"options": {"prior": 128}}, "option prior = 128; expected prior = 256, that of the embedder"),
+        ({"options": {"pixels": 60}}, "option pixels = 60; expected pixels a multiple of 16"),
+        ({"options": {"latents": 500}}, "option latents = 500; expected latents of at most 192, a square's numbers"),
+        ({"options": {"drops": [0.9, 0.9, 0, 0]}}, "expected drops of 0 to 1 in all"),
+        ({"options": {"bank": "all"}}, "option bank = 'all'; expected bank one of quantised, learnable, none"),
+        ({"options": {"widths": [30, 60]}}, r"option widths = \(30, 60\); no model can be made so \(num_channels"),
+        (
+            {"preset": "full", "options": {}},
+            "preset full needs svd-xt-vae and svd-xt-image-encoder; `bench weights add svd-xt-vae FILE`",
+        ),
+        ({"preset": "full", "stages": ("autoencoder",), "options": {}}, "preset full has no stage autoencoder"),
         ({"options": SMALL | {"window": 20}}, "no clip of at least 39 frames in the train split"),
     ],
 )
@@ -599,6 +612,11 @@ def test_unusual_requests_are_served(ours_p: OursP, changes: dict[str, Any]) -> 
     assert made.shape == (changes.get("num_frames", 11), *reference.shape)
 
 
+def test_the_frames_of_a_large_portrait_come_one_by_one(ours_p: OursP) -> None:
+    given = request(reference=np.full((1200, 900, 3), 90, np.uint8), num_frames=5)
+    assert [chunk.shape for chunk in ours_p.generate(given)] == 5 * [(1, 1200, 900, 3)]  # of 27 MB at 3000 x 3000
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -639,6 +657,19 @@ def test_files_that_do_not_belong_together_are_refused(
     priors.write(other, tmp_path / "priors.npz")
     with pytest.raises(GenerationError, match=r"priors\.npz: made with another embedder"):
         OursP(**(files | {"priors": tmp_path / "priors.npz"}), rife=Path("rife"), preset="tiny")
+    with safe_open(files["model"], "pt") as opened:
+        config = json.loads(opened.metadata()["config"])
+    for changes, said in (
+        ({"embedder": None}, r"other\.safetensors: of another configuration \('embedder'\)"),
+        ({"fields": {**config["fields"], "widths": [32, 64]}}, r"other\.safetensors: of another configuration"),
+        ({"vision": "0"}, r"other\.safetensors: trained on another autoencoder"),
+        ({"speech": "whisper-tiny@12345678"}, r"trained on whisper-tiny@12345678, which is not on this machine"),
+    ):
+        kept = {name: told for name, told in (config | changes).items() if told is not None}
+        save_file(load_file(files["model"]), tmp_path / "other.safetensors", {"config": json.dumps(kept)})
+        with pytest.raises(GenerationError, match=said) as told:
+            OursP(**(files | {"model": tmp_path / "other.safetensors"}), rife=Path("rife"), preset="tiny")
+        assert "\n" not in str(told.value)
 
 
 def test_figures_go_from_one_emotion_to_another(ours_p: OursP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def test_wrong_files_of_ours_are_one_line(tmp_path: Path) -> None:
     for held, said in (
         ({"sad": MU[:, :9], **made_with}, r"sad is float32 of shape \(1, 9\)"),
         ({"sad": MU}, "no file of priors"),
-        (made_with, "priors of no emotion; make them with `bench embed`"),
+        (made_with, "priors of no emotion; `bench train dice-talk` makes them"),
         ({"sad": np.array([{}], object), **made_with}, "no file of priors"),
     ):
         np.savez(path, **held)

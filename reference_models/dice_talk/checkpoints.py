@@ -30,7 +30,7 @@ def trained(file: Path, preset: str) -> tuple[DiceTalk, Preset, dict[str, Any]]:
     in its header. Raises GenerationError for another model or preset, or a damaged file."""
     tensors, config = training.load(file, MODEL, preset)
     try:
-        told = config["fields"]
+        told, _ = config["fields"], (config["speech"], config["vision"], config["embedder"])
         chosen = Preset(**{f.name: tupled(told[f.name]) for f in fields(Preset)})
         with torch.device("meta"):
             model = DiceTalk(chosen, int(config["speech_size"]))

@@ -111,7 +111,10 @@ def load(
     ear = speech.speech(config["speech"], files.get(speech.WHISPER), device)
     if seen.type == coefficients.BLENDSHAPES and seen.landmarker is None:
         name = coefficients.LANDMARKER
-        raise GenerationError(f"{path.name}: trained on {seen.type}, which needs {name}; `bench weights fetch {name}`")
+        raise GenerationError(
+            f"{path.name}: trained on {seen.type}, which needs {name}; `bench weights fetch {name}`, and "
+            f"under [weights] of a method of your own landmarker = {name!r}"
+        )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     views = Views(seen, ear, heard_mean, heard_deviation, cache)
     return EmotionEmbedder(network.to(device).eval(), views, window, digest, device)

@@ -118,9 +118,9 @@ def _ours(path: Path) -> Priors:
             held = {name: stored[name] for name in stored.files if name not in MADE_WITH}
     except Exception as error:  # as above
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:100] or type(error).__name__
-        raise GenerationError(f"{path.name}: no file of priors ({reason}); make it with `bench embed`") from error
+        raise GenerationError(f"{path.name}: no file of priors ({reason}); `bench train dice-talk` makes it") from error
     if not held:
-        raise GenerationError(f"{path.name}: priors of no emotion; make them with `bench embed`")
+        raise GenerationError(f"{path.name}: priors of no emotion; `bench train dice-talk` makes them")
     return Priors({name: _checked(array, path, name) for name, array in held.items()}, **texts)
 
 

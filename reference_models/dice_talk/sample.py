@@ -16,6 +16,7 @@ from PIL import Image
 
 from reference_models.base import FPS, SAMPLE_RATE, GenerationError, Request
 from reference_models.dice_talk import checkpoints, embedding, vision
+from reference_models.dice_talk.coefficients import LANDMARKER
 from reference_models.dice_talk.data import face_mask
 from reference_models.dice_talk.model import STEP
 from reference_models.dice_talk.priors import read
@@ -103,8 +104,8 @@ class DiceTalkGenerator:
         for chunk in doubled(self._decoded(latents, track.image), self._rife):
             kept = chunk[:left]
             left -= len(kept)
-            if len(kept):
-                yield np.stack([_fitted(picture, width, height) for picture in kept])
+            for picture in kept:  # one at a time: those of a large portrait are large
+                yield _fitted(picture, width, height)[None]
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the pictures: the short side `pixels`, both multiples of what the networks need."""
@@ -130,7 +131,8 @@ class OursP(DiceTalkGenerator):
         self._priors = read(priors)
         if self._priors.embedder != self._embedded_by:
             raise GenerationError(
-                f"{priors.name}: made with another embedder than {model.name} was trained on; run `bench embed`"
+                f"{priors.name}: made with another embedder than {model.name} was trained on; expected those that "
+                "`bench train dice-talk` left beside it"
             )
 
     def generate(self, request: Request) -> Iterator[Picture]:
@@ -143,7 +145,7 @@ class OursP(DiceTalkGenerator):
 
 
 class OursV(DiceTalkGenerator):
-    """The prior is that of the request's emotion video."""
+    """The prior is that of the request's emotion video. landmarker: for an embedder that sees blendshapes."""
 
     def __init__(
         self,
@@ -152,11 +154,12 @@ class OursV(DiceTalkGenerator):
         embedder: Path,
         *,
         whisper: Path | None = None,
+        landmarker: Path | None = None,
         device: str = "cpu",
         **others: Any,
     ) -> None:
         super().__init__(model, rife, whisper=whisper, device=device, **others)
-        files = {} if whisper is None else {WHISPER: whisper}
+        files = {name: file for name, file in ((WHISPER, whisper), (LANDMARKER, landmarker)) if file is not None}
         self._embedder = embedding.load(embedder, others.get("preset", "full"), weights=files, device=device)
         if self._embedder.digest != self._embedded_by:
             raise GenerationError(f"{model.name}: trained on another embedder than {embedder.name}; train it anew")

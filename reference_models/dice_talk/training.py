@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from reference_models import training
 from reference_models.base import Footage
 from reference_models.dice_talk import checkpoints, data, embedding, losses, presets, priors, tokens, vision
 from reference_models.dice_talk.coefficients import LANDMARKER
+from reference_models.dice_talk.conditioning import Bank
 from reference_models.dice_talk.data import Batch, Example
 from reference_models.dice_talk.model import STEP, DiceTalk, still
 from reference_models.dice_talk.presets import Preset
@@ -46,6 +47,7 @@ SWITCHES: dict[str, dict[str, Any]] = {  # rows of Table 4
     "mean-prior": {"mean_prior": True},
 }
 ABLATIONS = tuple(SWITCHES)
+OF_ANY_LENGTH, MAY_BE_NONE = ("widths", "heads", "autoencoder", "guider"), ("shift", "warmup", "token_steps")  # options
 VALIDATION = 8  # batches with the noise of their own numbers
 SHOWN = 2  # validation clips that are sampled
 
@@ -117,18 +119,53 @@ def train(task: Task) -> Trained:
 
 
 def _preset(task: Task) -> Preset:
-    """Raises TrainingError for an option that the preset lacks or of another kind."""
+    """Raises TrainingError for an option that the preset lacks, of another kind, or that no model can be made with."""
     chosen = replace(presets.PRESETS[task.preset], **SWITCHES.get(task.ablation, {}))
-    known = {field.name: type(getattr(chosen, field.name)) for field in fields(chosen)}
+    known = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
     options = {name: checkpoints.tupled(value) for name, value in task.options.items()}
     for name, value in options.items():
         if name not in known:
             raise TrainingError(f"option {name!r}; expected one of {', '.join(known)}")
-        if not isinstance(value, known[name]):
-            raise TrainingError(
-                f"option {name} = {value!r}; expected {known[name].__name__}, as {getattr(chosen, name)!r}"
-            )
-    return replace(chosen, **options)
+        options[name] = _like(name, value, known[name])
+    chosen = replace(chosen, **options)
+    if options:
+        _possible(chosen, ", ".join(f"{name} = {value!r}" for name, value in options.items()))
+    return chosen
+
+
+def _like(name: str, value: Any, own: Any) -> Any:
+    """The value of an option, of the kind of the preset's `own`. Raises TrainingError for another."""
+    if isinstance(own, float) and type(value) is int:
+        return float(value)
+    fits = type(value) is type(own)
+    if fits and isinstance(own, int) and not isinstance(own, bool):
+        fits = value >= (0 if name in MAY_BE_NONE else min(own, 1))
+    if fits and isinstance(own, tuple):
+        whole = isinstance(own[0], int)
+        fits = all(type(one) is int and one > 0 if whole else type(one) in (int, float) for one in value)
+        fits = fits and (name in OF_ANY_LENGTH or len(value) == len(own))
+    if not fits:
+        raise TrainingError(f"option {name} = {value!r}; expected {type(own).__name__}, as {own!r}")
+    return value
+
+
+def _possible(preset: Preset, told: str) -> None:
+    """Raises TrainingError where a model of this preset cannot be made; `told` are the options."""
+    granule = preset.factor << (len(preset.widths) - 1)
+    for wrong, expected in (
+        (preset.prior != priors.WIDTH, f"prior = {priors.WIDTH}, that of the embedder"),
+        (preset.pixels % granule, f"pixels a multiple of {granule}"),
+        (preset.latents > 3 * preset.square**2 > 0, f"latents of at most {3 * preset.square**2}, a square's numbers"),
+        (min(preset.drops) < 0 or sum(preset.drops) > 1, "drops of 0 to 1 in all"),
+        (preset.bank not in get_args(Bank), f"bank one of {', '.join(get_args(Bank))}"),
+    ):
+        if wrong:
+            raise TrainingError(f"option {told}; expected {expected}")
+    try:
+        with torch.device("meta"):
+            DiceTalk(preset, WINDOW)
+    except (ValueError, RuntimeError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise TrainingError(f"option {told}; no model can be made so ({' '.join(str(error).split())[:160]})") from error
 
 
 def _settings(task: Task, preset: Preset) -> Settings:
@@ -160,7 +197,7 @@ def _vision(task: Task, preset: Preset, remarks: list[str]) -> Vision:
         missing = [name for name in (vision.VAE, vision.ENCODER) if name not in task.weights]
         if missing:
             raise TrainingError(
-                f"preset {task.preset} needs {' and '.join(missing)}; `bench weights fetch {missing[0]}`"
+                f"preset {task.preset} needs {' and '.join(missing)}; `bench weights add {missing[0]} FILE`"
             )
         return vision.pretrained(preset, task.weights[vision.VAE], task.weights[vision.ENCODER], task.device)
     file = _autoencoder_file(task)
@@ -242,7 +279,7 @@ def _start(model: DiceTalk, task: Task, remarks: list[str]) -> None:
     nn.init.zeros_(model.unet.conv_out.weight)  # what is denoised begins as nothing, or as the reference
     if task.preset != "tiny":
         remarks.append(
-            f"{UNET} is not on this machine: trained from scratch, not as published (`bench weights fetch {UNET}`)"
+            f"{UNET} is not on this machine: trained from scratch, not as published (`bench weights add {UNET} FILE`)"
         )
 
 
