@@ -1044,8 +1044,7 @@ _model_command(
 _model_command(
     "eat-face",
     "Train EAT-Face, stage by stage: tfr (the reconstructor), eve (the joint embedding), controlnet (the controller), "
-    "finetune; the tiny preset makes its own encoders before (squares, speech, pair). "
-    "--ablation: wo-eve, wo-fec, wo-emo.",
+    "finetune; the tiny preset trains its own encoders before (vae, speech, pair). --ablation: wo-eve, wo-fec, wo-emo.",
     "bench train eat-face --data mead-eat-face; "
     "bench train eat-face --data mead-eat-face --stage tfr --precision bf16 --device cuda; "
     "bench train eat-face --data demo --preset tiny --ablation wo-eve",

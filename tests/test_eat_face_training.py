@@ -21,8 +21,8 @@ from reference_models.training import Task, TrainingError
 
 FRAMES, SIDE = 9, 48
 MICRO = {
-    "size": 32, "latent_channels": 16, "unet": [8, 16], "width": 8, "speech_width": 6, "embedding": 16,
-    "adapter": [2, 4], "groups": 4, "heads": 2, "ddim_steps": 3, "copies": 2, "prediction": "epsilon",
+    "size": 32, "vae": [8, 8], "unet": [8, 16], "width": 8, "speech_width": 6, "embedding": 16, "adapter": [2, 4],
+    "groups": 4, "heads": 2, "ddim_steps": 3, "copies": 2, "prediction": "epsilon",
 }  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     def killed(*arguments: object) -> None:
         nonlocal count
         count += 1
-        if count == 8:  # within "eve", after its first checkpoint
+        if count == 10:  # within "eve" or so, after its first checkpoint
             raise KeyboardInterrupt
         step(*arguments)  # type: ignore[arg-type]
 
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_preset_or_a_damaged_one_is_refused(trained: Pat
 def test_trainings_that_cannot_start_say_why(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="needs sd-vae, clip-vit-large-patch14, wav2vec2-base"):
         training.train(task(tmp_path, preset="full", options={}))
-    with pytest.raises(TrainingError, match="stage squares comes first"):
+    with pytest.raises(TrainingError, match="stage vae comes first"):
         training.train(task(tmp_path, stages=("tfr",)))
     with pytest.raises(TrainingError, match="has no such stage"):
         training.train(task(tmp_path, stages=("eve",), ablation="wo-emo"))

@@ -133,7 +133,7 @@ def faces(shown: Tensor, box: Tensor, side: int) -> Tensor:
 def prepare(
     clip: Footage,
     copy: int,
-    networks: tuple[model.Codec | model.SquareCodec, Speech, Pair],
+    networks: tuple[model.Codec, Speech, Pair],
     ids: Sequence[str],
     preset: Preset,
     cache: Path,

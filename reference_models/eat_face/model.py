@@ -6,14 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reference_models.eat_face.presets import Preset
-from reference_models.squares import Squares, tensor
 
 LEFT, RIGHT, TOP, BOTTOM = 127, 356, 151, 152  # MediaPipe's points at the face's edges (Section III-C.2)
 SCALE = 0.18215  # of Stable Diffusion's latents
@@ -173,8 +170,7 @@ class JointEmbedding(nn.Module):
 
 
 class Codec(nn.Module):
-    """E and D: pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w) of about unit spread, and back. Stable
-    Diffusion's VAE; of what it encodes, the mode."""
+    """E and D: pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w) of unit spread, and back."""
 
     scale: Tensor
 
@@ -183,7 +179,10 @@ class Codec(nn.Module):
         from diffusers import AutoencoderKL
 
         levels = len(preset.vae)
+        self.patch = preset.patch
         self.vae: Any = AutoencoderKL(  # type: ignore[no-untyped-call]
+            in_channels=3 * preset.patch**2,
+            out_channels=3 * preset.patch**2,
             block_out_channels=preset.vae,
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
@@ -192,39 +191,69 @@ class Codec(nn.Module):
             norm_num_groups=preset.groups,
             sample_size=preset.size,
         )
+        self.linear = LinearCodec(preset) if preset.own_encoders else None
         self.register_buffer("scale", torch.tensor(SCALE))
 
+    def posterior(self, pictures: Tensor) -> Any:
+        found = self.vae.encode(F.pixel_unshuffle(pictures, self.patch)).latent_dist
+        if self.linear is None:
+            return found
+        return type(found)(torch.cat([found.mean + self.linear.encode(pictures), found.logvar], 1))
+
     def encode(self, pictures: Tensor) -> Tensor:
-        out: Tensor = self.vae.encode(pictures).latent_dist.mode() * self.scale
+        out: Tensor = self.posterior(pictures).mode() * self.scale
         return out
 
     def decode(self, latents: Tensor) -> Tensor:
-        out: Tensor = self.vae.decode(latents / self.scale).sample
-        return out
+        decoded = F.pixel_shuffle(self.vae.decode(latents / self.scale).sample, self.patch)
+        return decoded if self.linear is None else decoded + self.linear.decode(latents / self.scale)
+
+    @torch.no_grad()
+    def begin(self, pictures: Tensor) -> None:
+        """Starts a VAE of our own as the principal components of pictures (n, 3, H, W), which it then refines: minutes
+        of training are too few from random weights."""
+        assert self.linear is not None
+        self.linear.fill(pictures)
+        for last in (self.vae.quant_conv, self.vae.decoder.conv_out):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.vae.quant_conv.bias[len(self.vae.quant_conv.bias) // 2 :] = -6.0  # little noise
 
 
-class SquareCodec(nn.Module):
-    """The same from the components of squares of pixels, which are filled, not trained."""
-
-    scale: Tensor
+class LinearCodec(nn.Module):
+    """Squares of pixels (3, side, side) to C numbers and back."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
-        self.squares = Squares(preset.square, preset.latent_channels)
-        self.register_buffer("scale", torch.ones(()))
+        side = preset.size // preset.latent_side
+        self.inward = nn.Conv2d(3, preset.latent_channels, side, stride=side)
+        self.outward = nn.ConvTranspose2d(preset.latent_channels, 3, side, stride=side)
 
     def encode(self, pictures: Tensor) -> Tensor:
-        return self.squares.encode(pictures) * self.scale
+        out: Tensor = self.inward(pictures)
+        return out
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.squares.decode(latents / self.scale)
+        out: Tensor = self.outward(latents)
+        return out
 
-    @torch.no_grad()
-    def fill(self, clips: Sequence[NDArray[np.uint8]]) -> None:
-        """From clips (T, H, W, 3); the spread of their first frames' latents then is 1."""
-        self.squares.fill(clips)
-        self.scale.fill_(1.0)
-        self.scale.copy_(1 / self.encode(tensor(np.stack([clip[0] for clip in clips]))).std())
+    def fill(self, pictures: Tensor) -> None:
+        """The principal components of the squares; of each the spread's square root, so that faint ones count more than
+        in the pictures and less than if all were alike."""
+        side = self.inward.kernel_size[0]
+        squares = F.unfold(pictures, side, stride=side).transpose(1, 2).flatten(0, 1).double()
+        mean = squares.mean(0)
+        values, vectors = torch.linalg.eigh((squares - mean).T @ (squares - mean) / len(squares))
+        count = self.inward.out_channels
+        spread, axes = values.flip(0)[:count].clamp(min=1e-8).sqrt(), vectors.flip(1)[:, :count].T
+        shape = self.inward.weight.shape
+        self.inward.weight.copy_((axes / spread.sqrt()[:, None]).view(shape))
+        self.outward.weight.copy_((axes * spread.sqrt()[:, None]).view(shape))
+        colours = mean.view(3, -1).mean(1)
+        self.outward.bias.copy_(colours)  # type: ignore[union-attr]
+        # The mean square is grey but for its colour; what is left of it goes through the components.
+        shift = -(axes / spread.sqrt()[:, None]) @ colours.repeat_interleave(side**2)
+        self.inward.bias.copy_(shift)  # type: ignore[union-attr]
 
 
 def build_unet(preset: Preset) -> nn.Module:

@@ -25,7 +25,7 @@ class Networks:
 
     preset: Preset
     ablation: Ablation
-    codec: model.Codec | model.SquareCodec
+    codec: model.Codec
     speech: encoders.Speech
     pair: encoders.Pair
     reconstructor: model.Reconstructor
@@ -82,8 +82,7 @@ def fresh(preset: Preset, ablation: Ablation, weights: Mapping[str, Path | None]
 
     weights   "sd-vae", "clip-vit-large-patch14", "wav2vec2-base", "sd15-unet" of the full preset, as far as wanted
     """
-    codec = model.SquareCodec(preset) if preset.own_encoders else model.Codec(preset)
-    reconstructor = model.Reconstructor(preset)
+    codec, reconstructor = model.Codec(preset), model.Reconstructor(preset)
     speech: encoders.Speech
     pair: encoders.Pair
     if preset.own_encoders:

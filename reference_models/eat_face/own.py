@@ -1,4 +1,4 @@
-"""Stages that only a preset with `own_encoders` has: components of squares, and encoders of speech, faces and words."""
+"""Stages that only a preset with `own_encoders` has: a small VAE, and encoders of speech, faces and words."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from reference_models.base import Footage
 from reference_models.copies import SPREAD, altered, mouth, paced
-from reference_models.eat_face import data, sample
+from reference_models.eat_face import data, model
 from reference_models.eat_face.encoders import SmallPair, SmallSpeech, mel
 from reference_models.eat_face.presets import EMOTIONS, Preset
 
+KL = 1e-5  # of the VAE's divergence, as small as Stable Diffusion's
+EXAMPLES = 20  # batches whose components the VAE starts from
+FACE = 3.0  # times more an error inside the mask counts, where everything is that the model must paint
 TEMPERATURE = 0.1  # of the pair's cosines
 LENGTH = 64  # speech features of an example
 
@@ -72,13 +74,19 @@ class Heard:
         return bands, mouths
 
 
-def filling(clips: Sequence[Footage], preset: Preset, cache: Path) -> list[NDArray[np.uint8]]:
-    """Every clip's pictures (T, H, W, 3) in all its copies, for the components of squares."""
-    return [
-        np.concatenate([sample.to_pictures(shown) for shown, _ in data.chunks(clip, copy, preset, cache)])
-        for clip in clips
-        for copy in range(preset.copies)
-    ]
+def vae_loss(codec: model.Codec, shown: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """Absolute error, more inside the mask, and the divergence; every fourth picture has its face hidden, as x_m."""
+    pictures, boxes, _ = shown
+    inside = (model.masked(torch.ones_like(pictures), boxes) == 0).float()
+    pictures = torch.cat([pictures[::4].masked_fill(inside[::4] > 0, 0.0), pictures])
+    weight = 1 + (FACE - 1) * torch.cat([torch.zeros_like(inside[::4]), inside])
+    posterior = codec.posterior(pictures)
+    noise = torch.randn(posterior.mean.shape, generator=generator, device=pictures.device)
+    decoded = codec.decode((posterior.mean + posterior.std * noise) * codec.scale)
+    return {
+        "error": ((decoded - pictures).abs() * weight).sum() / weight.sum(),
+        "divergence": KL * posterior.kl().mean(),
+    }
 
 
 def speech_loss(speech: SmallSpeech, heard: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -92,3 +100,10 @@ def pair_loss(pair: SmallPair, shown: tuple[Tensor, Tensor, Tensor], generator: 
     seen = F.normalize(pair.pictures(data.faces(pictures, boxes, pair.side)), dim=1)
     cosines = seen @ F.normalize(pair.words()[1], dim=1).T
     return {"emotion": F.cross_entropy(cosines / TEMPERATURE, words)}
+
+
+@torch.no_grad()
+def set_scale(codec: model.Codec, pictures: Tensor) -> None:
+    """Makes the spread of the latents of pictures (n, 3, H, W) 1."""
+    codec.scale.fill_(1.0)
+    codec.scale.fill_(1.0 / float(codec.encode(pictures).std()))

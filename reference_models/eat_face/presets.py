@@ -30,9 +30,9 @@ class Preset:
     """A configuration; it is recorded in every checkpoint.
 
     size              side of the pictures, px
-    own_encoders      speech, image and text encoders are small ones trained here, not pretrained ones
-    vae               channels of its levels; side of the latents = size / 2^(levels - 1)
-    square            px of the squares whose principal components are the latents where there is no VAE
+    own_encoders      VAE, speech, image and text encoders are small ones trained here, not pretrained ones
+    patch             pixels that the VAE takes as one, along each side
+    vae               channels of its levels; side of the latents = size / patch / 2^(levels - 1)
     latent_channels   C
     unet              channels of the U-Net's levels
     cross             which of them attend to the audio
@@ -54,8 +54,8 @@ class Preset:
     name: str
     size: int
     own_encoders: bool
+    patch: int
     vae: tuple[int, ...]
-    square: int
     latent_channels: int
     unet: tuple[int, ...]
     cross: tuple[bool, ...]
@@ -82,7 +82,7 @@ class Preset:
 
     @property
     def latent_side(self) -> int:
-        return self.size // (self.square if self.own_encoders else 1 << (len(self.vae) - 1))
+        return self.size // (self.patch << (len(self.vae) - 1))
 
     @property
     def condition(self) -> int:
@@ -95,8 +95,8 @@ FULL = Preset(
     name="full",
     size=256,
     own_encoders=False,
+    patch=1,
     vae=(128, 256, 512, 512),
-    square=0,
     latent_channels=4,
     unet=(320, 640, 1280, 1280),
     cross=(True, True, True, False),
@@ -122,9 +122,9 @@ TINY = Preset(
     name="tiny",
     size=64,
     own_encoders=True,
-    vae=(),
-    square=8,
-    latent_channels=32,
+    patch=4,
+    vae=(48, 64),
+    latent_channels=16,
     unet=(64, 96),
     cross=(True, False),
     layers=1,
@@ -135,12 +135,13 @@ TINY = Preset(
     embedding=64,
     adapter=(8, 16),
     stages={
+        "vae": Stage(150, 12, 1e-3),
         "speech": Stage(400, 8, 2e-3),
         "pair": Stage(300, 32, 2e-3),
         "tfr": Stage(350, 16, 1e-3),
         "eve": Stage(300, 8, 1e-3),
         "controlnet": Stage(120, 16, 1e-3),
-        "finetune": Stage(750, 16, 1e-3),
+        "finetune": Stage(500, 16, 1e-3),
     },
     warmup=20,
     validate_every=250,
@@ -148,7 +149,7 @@ TINY = Preset(
     prediction="sample",
     ddim_steps=10,
     smooth=False,
-    copies=6,
+    copies=3,
 )
 
 PRESETS = {preset.name: preset for preset in (FULL, TINY)}

@@ -1,7 +1,6 @@
 """`bench train eat-face`: the stages of the paper in their order, through the suite's training loop.
 
-  squares             only a preset with encoders of its own (tiny): the components of squares, which need no steps
-  speech, pair        likewise: the encoders of speech, faces and words
+  vae, speech, pair   only a preset with encoders of its own (tiny)
   tfr                 the reconstructor, eq. 5
   eve                 the adapters, eq. 10
   controlnet          the controller, with everything else frozen, eq. 11
@@ -37,7 +36,7 @@ from reference_models.fit import Loss, Settings, fit
 from reference_models.training import Task, Trained, TrainingError, save
 
 PRESETS = tuple(_PRESETS)
-OWN = ("squares", "speech", "pair")
+OWN = ("vae", "speech", "pair")
 SAMPLING = ("ddim_steps", "smooth")  # fields of a preset that change no weight
 SAVE_EVERY = 500  # steps from one checkpoint to the next
 STAGES = (*OWN, "tfr", "eve", "controlnet", "finetune")
@@ -49,7 +48,7 @@ SKIPPED: dict[str, tuple[str, ...]] = {
 }
 # Of Networks, what a stage trains.
 TRAINED: dict[str, tuple[str, ...]] = {
-    "squares": ("codec",),
+    "vae": ("codec",),
     "speech": ("speech",),
     "pair": ("pair",),
     "tfr": ("reconstructor",),
@@ -116,13 +115,7 @@ class _Run:
         if stage == "controlnet":  # it starts as a copy of the encoder that "tfr" has trained
             torch.manual_seed(task.seed)
             networks.controller = model.Controller(networks.reconstructor.unet, self._preset).to(task.device)
-        trained, path = _Trained(self._parts(stage)), self._file(stage)
-        about = {"model": MODEL, "preset": self._preset.name, "stage": stage}
-        if isinstance(networks.codec, model.SquareCodec) and stage == "squares":
-            networks.codec.fill(own.filling(self._clips["train"], self._preset, task.cache))
-            save(path, trained.state_dict(), about)
-            return path
-        trained.requires_grad_(True)
+        trained = _Trained(self._parts(stage)).requires_grad_(True)
         batch, loss = self._work(stage)
         settings, folder = self._settings(stage), self._folder(stage)
         done = fit(
@@ -131,8 +124,11 @@ class _Run:
             title=stage,
         )  # fmt: skip
         trained.load_state_dict(load_file(done.last))
+        if stage == "vae":
+            own.set_scale(networks.codec, batch(0)[0].to(task.device))
         networks.frozen(task.device)
-        save(path, trained.state_dict(), about)
+        path = self._file(stage)
+        save(path, trained.state_dict(), {"model": MODEL, "preset": self._preset.name, "stage": stage})
         line = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         shown = ", ".join(
             f"{name} {value:.4g}" for name, value in line.items() if name not in ("step", "lr", "gradient")
@@ -166,6 +162,10 @@ class _Run:
         """(batch, loss) of the stage."""
         task, preset, networks = self._task, self._preset, self._networks
         size, clips = preset.stages[stage].batch, self._clips["train"]
+        if stage == "vae":
+            shown = own.Shown(clips, preset, task.cache, size, task.seed)
+            networks.codec.begin(torch.cat([shown(n)[0] for n in range(own.EXAMPLES)]).to(task.device))
+            return shown, _own(networks.codec, own.vae_loss)
         if stage == "speech":
             return own.Heard(clips, preset, size, task.seed), _own(self._parts(stage)[stage], own.speech_loss)
         if stage == "pair":
