@@ -138,6 +138,7 @@ def fit(
     is not finite, a disk that is full, a damaged checkpoint, a checkpoint of another run.
     """
     from accelerate import Accelerator
+    from accelerate.utils import broadcast_object_list
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise FitError(f"device {device}: torch {torch.__version__} sees no GPU here")
@@ -168,6 +169,8 @@ def fit(
             if main and (done.step == settings.steps or done.step % settings.save_every == 0):
                 kept.save(done)
             accelerator.wait_for_everyone()
+    best = [done.best_step, done.best_value]  # only the main process has validated
+    done.best_step, done.best_value = broadcast_object_list(best)
     return kept.result(done)
 
 

@@ -69,7 +69,7 @@ class Trained:
 def save(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Write a finished model with its configuration in the header, whole or not at all; equal input, equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # several processes may end a training at once
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(whole, partial, {"config": json.dumps(config, sort_keys=True)})
     partial.replace(path)

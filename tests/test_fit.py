@@ -220,3 +220,34 @@ def test_frozen_parameters_stay_and_settings_are_checked(tmp_path: Path) -> None
     if not torch.cuda.is_available():
         with pytest.raises(FitError, match="sees no GPU"):
             train(tmp_path / "gpu", device="cuda")
+
+
+TWO = """
+import os
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+from dataclasses import replace
+from test_fit import SETTINGS, train
+torch.set_num_threads(1)
+fitted = train(Path({folder!r}), replace(SETTINGS, steps=20, accumulate=1))
+told = Path({folder!r}).with_name("told-" + os.environ["RANK"])
+told.write_text(repr((fitted.best_step, fitted.best_value, fitted.best)))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_that_one_takes_with_twice_the_batches(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "two")))
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = {path.read_text() for path in tmp_path.glob("told-*")}
+    assert len(said) == 1
+    assert "(20, " in said.pop()  # both know the best step, though only one has validated
+    one = train(tmp_path / "one", replace(SETTINGS, steps=20, accumulate=2))
+    a, b = (load_file(at / one.last.parent.name / "weights.safetensors") for at in (tmp_path / "one", tmp_path / "two"))
+    assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)
+    assert not torch.equal(a["0.weight"], network().state_dict()["0.weight"])
