@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,12 +19,12 @@ from torch.nn import functional as F
 from metrics.base import Weights
 from metrics.networks.lpips import Lpips as Measured
 from reference_models.base import GenerationError
-from reference_models.emotion_anchor import audio, face, losses
+from reference_models.emotion_anchor import audio, data, face, losses
 from reference_models.emotion_anchor.audio import Disentangler
 from reference_models.emotion_anchor.perceptual import Lpips
-from reference_models.emotion_anchor.presets import FULL, SPAN, preset_of, recorded, restored
+from reference_models.emotion_anchor.presets import FULL, SPAN, TINY, preset_of, recorded, restored
 from reference_models.emotion_anchor.transformer import Autoregressor, Conditions
-from reference_models.emotion_anchor.vqgan import VQGAN, Codebook, Discriminator
+from reference_models.emotion_anchor.vqgan import VQGAN, Codebook, Discriminator, SquareTokens
 from reference_models.training import TrainingError
 
 SMALL = preset_of("tiny", {"size": 32, "channels": (16, 16), "codes": 24, "code_width": 8, "layers": 2, "width": 16,
@@ -230,7 +231,7 @@ def test_one_optimiser_gives_both_sides_their_own_gradient() -> None:
     both.zero_grad()
     torch.manual_seed(1)
     made, found = both.vqgan(real)
-    face_first = losses.features(32, real.device)
+    face_first = data.features(32, real.device)
     rebuilt = (face_first * (made - real).abs()).mean()
     rebuilt = rebuilt + (face_first[1:, 1:] * (losses._edges(made) - losses._edges(real)).abs()).mean()
     doubt = -both.discriminator(made).mean()
@@ -430,3 +431,30 @@ def test_a_configuration_survives_a_header() -> None:
         restored({"size": 3}, "x")
     with pytest.raises(TrainingError, match="option 'sice'"):
         preset_of("tiny", {"sice": 3})
+
+
+def test_pictures_of_few_squares_come_back_exactly() -> None:
+    """The tiny preset's tokens: four kinds of squares make a codebook of four, whatever picture they lie in."""
+    kinds = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    laid = torch.randint(4, (20, 2, 2), generator=torch.Generator().manual_seed(1))
+    pictures = kinds[laid].permute(0, 3, 1, 4, 2, 5).reshape(20, 3, 16, 16)
+    made = SquareTokens(replace(TINY, size=16, codes=4, code_width=3))
+    made.fill(pictures, seed=0)
+    tokens = made.tokens(pictures)
+    assert made.pictures(tokens).detach().numpy() == pytest.approx(pictures.numpy(), abs=1e-4)
+    assert len({tuple(pair) for pair in torch.stack([laid.flatten(), tokens.flatten()], 1).tolist()}) == 4
+    again = SquareTokens(replace(TINY, size=16, codes=4, code_width=3))
+    again.fill(pictures, seed=0)
+    assert torch.equal(again.codebook.entries, made.codebook.entries)
+
+
+def test_evened_pictures_do_not_tell_light_and_contrast() -> None:
+    real = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    tinted = real * torch.tensor([0.5, 0.7, 1.1]).view(3, 1, 1) + torch.tensor([0.2, -0.1, 0.0]).view(3, 1, 1)
+    one, mean, spread = data.evened(real, real[:1])
+    other, *_ = data.evened(tinted, tinted[:1])
+    assert other.numpy() == pytest.approx(one.numpy(), abs=1e-4)
+    assert (one * spread + mean).numpy() == pytest.approx(real.numpy(), abs=1e-6)
+    weight = data.features(32, real.device)
+    assert float((weight * one[0]).mean()) == pytest.approx(0, abs=1e-5)
+    assert float((weight * one[0] ** 2).mean()) == pytest.approx(1, abs=1e-4)

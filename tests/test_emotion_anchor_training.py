@@ -24,7 +24,8 @@ from reference_models.training import Task, TrainingError
 FRAMES, SIDE = 12, 32
 MICRO = {
     "size": 16, "patch": 4, "channels": [24], "blocks": 1, "groups": 4, "codes": 32, "code_width": 8, "recolour": False,
-    "quantised_from": 20, "audio_channels": 4, "content": 12, "emotion": 6, "layers": 2, "heads": 2, "width": 32,
+    "quantised_from": 20, "square": 0, "evened": False,
+    "audio_channels": 4, "content": 12, "emotion": 6, "layers": 2, "heads": 2, "width": 32,
     "ema": 0.9, "warmup": 5,
 }  # fmt: skip
 

@@ -167,6 +167,24 @@ def recoloured(pictures: Tensor, random: np.random.Generator) -> Tensor:
     return out
 
 
+def evened(pictures: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures (..., 3, S, S) without the mean colour and the contrast of their source's face (..., 3, S, S), and both
+    of these (..., 3, 1, 1): pictures = evened * spread + mean."""
+    weight = features(source.shape[-1], source.device)
+    mean = (weight * source).mean((-2, -1), keepdim=True)
+    spread = (weight * (source - mean) ** 2).mean((-2, -1), keepdim=True).sqrt().clamp_min(0.02)
+    return (pictures - mean) / spread, mean, spread
+
+
+def features(size: int, device: torch.device) -> Tensor:
+    """(size, size) of mean 1: more where eyes, nose and mouth lie in an upright square (ours: codes are to tell what
+    moves before they tell hair and collar)."""
+    at = (torch.arange(size, device=device) + 0.5) / size
+    bump = torch.exp(-(((at - 0.5) / 0.22) ** 4))
+    weight = 0.3 + bump * torch.exp(-(((at - 0.48) / 0.34) ** 4))[:, None]
+    return weight / weight.mean()
+
+
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """Batches of the VQGAN's stage: {"pictures": (N, 3, S, S), "number": its number}."""
@@ -225,8 +243,11 @@ class Sequences:
         alike = self.emotional.get(heard.emotion, [self.donors[chosen]])
         emotion = self.codes(self.clips[alike[_one(alike, random)]])[1]
         word = number_of(heard.emotion)
+        pictures = recoloured(pixels(shown), random) if self.preset.recolour else pixels(shown)
+        if self.preset.evened:
+            pictures = evened(pictures, pictures[:1])[0]
         return {
-            "pictures": recoloured(pixels(shown), random) if self.preset.recolour else pixels(shown),
+            "pictures": pictures,
             "content": near[[min(at, len(near) - 1), min(at + 1, len(near) - 1)]],
             "emotion": torch.from_numpy(np.array(emotion)),
             "words": torch.tensor(word),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reference_models.emotion_anchor.audio import Disentangler
+from reference_models.emotion_anchor.data import features
 from reference_models.emotion_anchor.presets import Preset
 from reference_models.emotion_anchor.transformer import Autoregressor, Conditions
 from reference_models.emotion_anchor.vqgan import VQGAN, Discriminator
@@ -90,15 +91,6 @@ class Adversaries(nn.Module):
             terms["adversarial"] = preset.adversarial * adaptive(rebuilt, doubt, self.vqgan.last) * doubt
             terms["discriminator"] = hinge(self.discriminator(real), self.discriminator(made.detach()))
         return {**terms, **quantising}
-
-
-def features(size: int, device: torch.device) -> Tensor:
-    """(size, size) of mean 1: more where eyes, nose and mouth lie in an upright square (ours: codes are to tell what
-    moves before they tell hair and collar)."""
-    at = (torch.arange(size, device=device) + 0.5) / size
-    bump = torch.exp(-(((at - 0.5) / 0.22) ** 4))
-    weight = 0.3 + bump * torch.exp(-(((at - 0.48) / 0.34) ** 4))[:, None]
-    return weight / weight.mean()
 
 
 def _edges(pictures: Tensor) -> Tensor:

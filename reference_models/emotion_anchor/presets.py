@@ -32,6 +32,8 @@ class Preset:
     patch             pixels that the VQGAN takes as one, along each side
     channels          of its levels, each half the size of the one before; f = patch 2^(levels - 1)
     blocks, groups    residual blocks a level, groups of the group norms
+    square            px of the squares whose principal components take the place of encoder and decoder; 0: none do
+    evened            pictures are seen without the source's mean colour and contrast, and drawn with them
     codes, code_width   entries of the codebook and their dimensions
     quantised_from    step from which on pictures are quantised: before, encoder and decoder find each other
     beta              weight of the commitment
@@ -70,6 +72,8 @@ class Preset:
     warmup: int
     every: int
     ema: float
+    square: int = 0
+    evened: bool = False
     quantised_from: int = 0
     beta: float = 0.25
     perceptual: float = 1.0
@@ -85,7 +89,7 @@ class Preset:
     @property
     def side(self) -> int:
         """Tokens along each side of the square."""
-        return self.size // self.patch >> (len(self.channels) - 1)
+        return self.size // (self.square or self.patch << (len(self.channels) - 1))
 
     @property
     def tokens(self) -> int:
@@ -123,12 +127,12 @@ FULL = Preset(
 TINY = Preset(
     name="tiny",
     size=64,
-    patch=4,
-    channels=(48, 96),
-    blocks=2,
-    groups=8,
-    codes=1024,
-    code_width=32,
+    patch=1,
+    channels=(),
+    blocks=0,
+    groups=1,
+    codes=4096,
+    code_width=24,
     discriminator=(16, 2),
     adversarial_from=10**9,
     audio_channels=8,
@@ -139,13 +143,14 @@ TINY = Preset(
     width=128,
     stages={
         "audio": Stage(300, 24, 2e-3, (0.9, 0.99)),
-        "vq": Stage(800, 8, 1e-3, (0.9, 0.99)),
-        "transformer": Stage(500, 6, 1e-3, (0.9, 0.99)),
+        "vq": Stage(0, 8, 1e-3, (0.9, 0.99)),
+        "transformer": Stage(400, 6, 1e-3, (0.9, 0.99)),
     },
     warmup=20,
     every=50,
     ema=0.98,
-    quantised_from=250,
+    square=8,
+    evened=True,
     perceptual=0.0,
     adversarial=0.0,
     recolour=True,

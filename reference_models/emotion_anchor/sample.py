@@ -15,9 +15,10 @@ from reference_models import training
 from reference_models.base import CHUNK, SAMPLE_RATE, GenerationError, Request
 from reference_models.emotion_anchor import audio, face
 from reference_models.emotion_anchor.audio import Disentangler
+from reference_models.emotion_anchor.data import evened
 from reference_models.emotion_anchor.presets import EMOTIONS, MODEL, SPAN, restored
 from reference_models.emotion_anchor.transformer import Autoregressor, Conditions
-from reference_models.emotion_anchor.vqgan import VQGAN
+from reference_models.emotion_anchor.vqgan import visual
 
 LEAST, MOST = 16, 8192  # px a side of the source
 Picture = NDArray[np.uint8]
@@ -45,7 +46,7 @@ class EmotionAnchor:
         self._emotions, self._from, self._source, self._device = config.get("emotions", []), emotion, source, device
         p = self.preset
         self.audio = Disentangler(p.audio_channels, p.content, p.emotion, len(EMOTIONS))
-        self.vqgan = VQGAN(p)
+        self.vqgan = visual(p)
         self.transformer = Autoregressor(p, torch.zeros(p.codes, p.code_width))
         for name in ("audio", "vqgan", "transformer"):
             network, stage = getattr(self, name), "vq" if name == "vqgan" else name
@@ -75,10 +76,12 @@ class EmotionAnchor:
         for start in range(0, request.num_frames, CHUNK):
             near = content[start : start + CHUNK]
             shown = [next(faces) for _ in range(len(near))]
-            given = Conditions(self._tokens(shown), near, emotion.expand(len(near), -1, -1))
+            source, mean, spread = self._tokens(shown)
+            given = Conditions(source.expand(len(near), -1, -1), near, emotion.expand(len(near), -1, -1))
             codes = self.transformer.sample(given, self.preset.top_k, noise)
             side = self.preset.side
-            made = self.vqgan.pictures(codes.reshape(-1, side, side)).movedim(1, 3).cpu().numpy()
+            drawn = self.vqgan.pictures(codes.reshape(-1, side, side)) * spread + mean
+            made = drawn.clamp(-1, 1).movedim(1, 3).cpu().numpy()
             squares = np.rint((made + 1) * 127.5).astype(np.uint8)
             yield np.stack([face.paste(one[0], square, one[1]) for one, square in zip(shown, squares, strict=True)])
 
@@ -110,13 +113,15 @@ class EmotionAnchor:
             yield frame, face.upright(points, self.preset.size)
         raise GenerationError(f"the source video has {count} frames; {request.num_frames} were asked for")
 
-    def _tokens(self, shown: list[tuple[Picture, face.Affine]]) -> Tensor:
-        """Quantised embeddings (N, n, d) of the faces; one face is looked at once."""
+    def _tokens(self, shown: list[tuple[Picture, face.Affine]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantised embeddings (N, n, d) of the faces and what evens them (N, 3, 1, 1); one face is looked at once."""
         different = shown[:1] if self._source == "frame" else shown
         cut = np.stack([face.cut(frame, where, self.preset.size) for frame, where in different])
         pictures = torch.from_numpy(cut).to(self._device).movedim(3, 1).float() / 127.5 - 1
+        one = torch.ones((), device=pictures.device)
+        pictures, mean, spread = evened(pictures, pictures) if self.preset.evened else (pictures, 0 * one, one)
         tokens = self.vqgan.tokens(pictures).flatten(1)
-        return self.vqgan.codebook.entries[tokens].expand(len(shown), -1, -1)
+        return self.vqgan.codebook.entries[tokens], mean, spread
 
 
 def _check(request: Request) -> None:

@@ -22,7 +22,7 @@ from reference_models.emotion_anchor import data, losses, perceptual
 from reference_models.emotion_anchor.audio import Disentangler
 from reference_models.emotion_anchor.presets import EMOTIONS, MODEL, Preset, preset_of, recorded, restored
 from reference_models.emotion_anchor.transformer import Autoregressor, Conditions
-from reference_models.emotion_anchor.vqgan import VQGAN
+from reference_models.emotion_anchor.vqgan import SquareTokens, Tokens, visual
 from reference_models.fit import Fitted, Settings, fit
 from reference_models.training import Task, Trained, TrainingError
 
@@ -83,6 +83,8 @@ class _Run:
     def vq(self) -> Path:
         """The VQGAN, on the faces of the train and val splits."""
         preset, lpips = self.preset, None
+        if preset.square:
+            return self._filled()
         if preset.perceptual:
             if perceptual.WEIGHTS not in self.task.weights:
                 raise TrainingError(
@@ -100,14 +102,26 @@ class _Run:
 
         fitted = self._fit("vq", network, loss, batches)
         path = self._keep("vq", _part(load_file(fitted.last), "vqgan."))
-        self._report_usage(self._loaded("vq", VQGAN(preset)))
+        self._report_usage(self._loaded("vq", visual(preset)))
+        return path
+
+    def _filled(self) -> Path:
+        """Components and codebook of the same faces, each evened by itself, and mirrored."""
+        shown = [data.pixels(np.asarray(self.views.squares(clip)[::4])) for clip in [*self.clips, *self.others]]
+        pictures = torch.cat(shown)
+        if self.preset.evened:
+            pictures = data.evened(pictures, pictures)[0]
+        network = SquareTokens(self.preset)
+        network.fill(torch.cat([pictures, pictures.flip(-1)]), self.task.seed)
+        path = self._keep("vq", network.state_dict())
+        self._report_usage(self._loaded("vq", visual(self.preset)))
         return path
 
     def transformer(self) -> Path:
         """Anchor and transformer over the codes of the two others, which stay as they are."""
         preset, task = self.preset, self.task
         sound = self._loaded("audio", _disentangler(preset))
-        vqgan = self._loaded("vq", VQGAN(preset)).to(task.device)
+        vqgan = self._loaded("vq", visual(preset)).to(task.device)
         digest = hashlib.sha256((task.folder / "audio.safetensors").read_bytes()).hexdigest()[:16]
         network = self._made(lambda: Autoregressor(preset, vqgan.codebook.entries.cpu()))
         codes = partial(self.views.codes, network=sound, digest=digest)
@@ -214,12 +228,14 @@ class _Run:
         return int(network.classifier(emotion).log_softmax(1).mean(0).argmax()) == EMOTIONS.index(clip.emotion)
 
     @torch.no_grad()
-    def _report_usage(self, vqgan: VQGAN) -> None:
+    def _report_usage(self, vqgan: Tokens) -> None:
         seen = self.others or self.clips
         tokens, apart = [], []
         for clip in seen[:: max(1, len(seen) // VALIDATED)]:
             squares = self.views.squares(clip)
             some = data.pixels(np.asarray(squares[:: max(1, len(squares) // 4)][:4]))
+            if self.preset.evened:
+                some = data.evened(some, some)[0]
             made, found = vqgan(some)
             tokens.append(found.indices.flatten())
             apart.append(float((made - some).abs().mean()))
@@ -231,7 +247,7 @@ class _Run:
 
 
 def _sequence_loss(
-    model: nn.Module, batch: Any, generator: torch.Generator, *, vqgan: VQGAN, preset: Preset
+    model: nn.Module, batch: Any, generator: torch.Generator, *, vqgan: Tokens, preset: Preset
 ) -> dict[str, Tensor]:
     terms: dict[str, Tensor] = model(
         *_conditions(batch, vqgan), batch["words"].repeat_interleave(2), batch["told"], preset, generator
@@ -239,7 +255,7 @@ def _sequence_loss(
     return terms
 
 
-def _conditions(batch: Mapping[str, Tensor], vqgan: VQGAN) -> tuple[Conditions, Tensor]:
+def _conditions(batch: Mapping[str, Tensor], vqgan: Tokens) -> tuple[Conditions, Tensor]:
     """Conditions and codes (2 M, n) of a batch of data.Sequences."""
     with torch.no_grad():
         tokens = vqgan.tokens(batch["pictures"].flatten(0, 1)).flatten(1)
@@ -249,7 +265,7 @@ def _conditions(batch: Mapping[str, Tensor], vqgan: VQGAN) -> tuple[Conditions, 
     return given, tokens[:, 1:].flatten(0, 1)
 
 
-def _validated(model: nn.Module, step: int, *, batch: Mapping[str, Tensor], vqgan: VQGAN, preset: Preset) -> float:
+def _validated(model: nn.Module, step: int, *, batch: Mapping[str, Tensor], vqgan: Tokens, preset: Preset) -> float:
     """Minus the cross-entropy on a fixed batch."""
     generator = torch.Generator(batch["words"].device).manual_seed(0)
     return -float(_sequence_loss(model, batch, generator, vqgan=vqgan, preset=preset)["codes"])

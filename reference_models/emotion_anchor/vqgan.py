@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reference_models.emotion_anchor.presets import Preset
+from reference_models.squares import Squares
 
 DECAY = 0.95  # of the running count of a code's use
 DEAD = 0.05  # a code that is used less often than this share of the mean is given another place
@@ -112,8 +113,62 @@ class Attention(nn.Module):
         return out
 
 
-class VQGAN(nn.Module):
-    """Encoder, codebook and decoder; pictures (N, 3, S, S) in [-1, 1], tokens (N, S / f, S / f).
+class Tokens(nn.Module):
+    """Pictures (N, 3, S, S) in [-1, 1] to tokens (N, S / f, S / f) of a codebook, and back."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.codebook = Codebook(preset.codes, preset.code_width)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """z (N, d, h, w), not yet quantised."""
+        raise NotImplementedError
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Pictures of entries (N, d, h, w)."""
+        raise NotImplementedError
+
+    def tokens(self, pictures: Tensor) -> Tensor:
+        """(N, h, w) int64."""
+        indices: Tensor = self.codebook(self.encode(pictures)).indices
+        return indices
+
+    def pictures(self, indices: Tensor) -> Tensor:
+        """Pictures (N, 3, S, S) of tokens (N, h, w)."""
+        return self.decode(self.codebook.embed(indices))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Quantised]:
+        found = self.codebook(self.encode(pictures))
+        return self.decode(found.codes), found
+
+
+class SquareTokens(Tokens):
+    """Nothing to train: squares of pixels, their principal components, and the codebook that k-means finds in them."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__(preset)
+        self.squares = Squares(preset.square, preset.code_width)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        return self.squares.encode(pictures)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.squares.decode(codes)
+
+    @torch.no_grad()
+    def fill(self, pictures: Tensor, seed: int) -> None:
+        """From pictures (N, 3, S, S); the same ones, the same codebook."""
+        from sklearn.cluster import MiniBatchKMeans
+
+        self.squares.find(pictures)
+        found = self.encode(pictures).movedim(1, -1).flatten(0, 2).numpy()
+        entries = self.codebook.entries
+        means = MiniBatchKMeans(len(entries), batch_size=8192, n_init=1, max_iter=20, random_state=seed)
+        entries.copy_(torch.from_numpy(means.fit(found).cluster_centers_))
+
+
+class VQGAN(Tokens):
+    """Encoder, codebook and decoder.
 
     As upstream: residual blocks a level (one more in the decoder), strided convolutions down, nearest neighbours and a
     convolution up, attention at the smallest size and in the middle. Ours: residual branches start at zero and nothing
@@ -121,7 +176,7 @@ class VQGAN(nn.Module):
     """
 
     def __init__(self, preset: Preset) -> None:
-        super().__init__()
+        super().__init__(preset)
         width, inner, self.patch = preset.channels, 3 * preset.patch**2, preset.patch
         few = preset.groups
         middle = [Residual(width[-1], width[-1], few), Attention(width[-1], few), Residual(width[-1], width[-1], few)]
@@ -131,7 +186,6 @@ class VQGAN(nn.Module):
             if level < len(width) - 1:
                 down.append(nn.Conv2d(now, now, 3, stride=2, padding=1))
         self.encoder = nn.Sequential(*down, *middle, nn.Conv2d(width[-1], preset.code_width, 1))
-        self.codebook = Codebook(preset.codes, preset.code_width)
         up: list[nn.Module] = [nn.Conv2d(preset.code_width, width[-1], 3, padding=1)]
         up += [Residual(width[-1], width[-1], few), Attention(width[-1], few), Residual(width[-1], width[-1], few)]
         for level in reversed(range(len(width))):
@@ -142,26 +196,11 @@ class VQGAN(nn.Module):
         self.decoder = nn.Sequential(*up, nn.SiLU(), nn.Conv2d(width[0], inner, 3, padding=1))
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """z (N, d, h, w), not yet quantised."""
         out: Tensor = self.encoder(F.pixel_unshuffle(pictures, self.patch))
         return out
 
-    def tokens(self, pictures: Tensor) -> Tensor:
-        """(N, h, w) int64."""
-        indices: Tensor = self.codebook(self.encode(pictures)).indices
-        return indices
-
     def decode(self, codes: Tensor) -> Tensor:
-        """Pictures of entries (N, d, h, w)."""
         return F.pixel_shuffle(self.decoder(codes), self.patch)
-
-    def pictures(self, indices: Tensor) -> Tensor:
-        """Pictures (N, 3, S, S) of tokens (N, h, w), in [-1, 1]."""
-        return self.decode(self.codebook.embed(indices)).clamp(-1, 1)
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Quantised]:
-        found = self.codebook(self.encode(pictures))
-        return self.decode(found.codes), found
 
     @property
     def last(self) -> Tensor:
@@ -169,6 +208,11 @@ class VQGAN(nn.Module):
         layer = self.decoder[-1]
         assert isinstance(layer, nn.Conv2d)
         return layer.weight
+
+
+def visual(preset: Preset) -> Tokens:
+    """What a preset has."""
+    return SquareTokens(preset) if preset.square else VQGAN(preset)
 
 
 def _silent(layer: nn.Conv2d) -> nn.Conv2d:
