@@ -440,7 +440,7 @@ def test_pictures_of_few_squares_come_back_exactly() -> None:
     pictures = kinds[laid].permute(0, 3, 1, 4, 2, 5).reshape(20, 3, 16, 16)
     made = SquareTokens(replace(TINY, size=16, codes=4, code_width=3))
     made.fill(pictures, seed=0)
-    tokens = made.tokens(pictures)
+    tokens = made.eval().tokens(pictures)
     assert made.pictures(tokens).detach().numpy() == pytest.approx(pictures.numpy(), abs=1e-4)
     assert len({tuple(pair) for pair in torch.stack([laid.flatten(), tokens.flatten()], 1).tolist()}) == 4
     again = SquareTokens(replace(TINY, size=16, codes=4, code_width=3))
