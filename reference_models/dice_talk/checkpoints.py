@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import fields
@@ -20,6 +21,7 @@ from reference_models.dice_talk.model import DiceTalk
 from reference_models.dice_talk.presets import PRESETS, Preset
 
 MODEL = "dice-talk"
+log = logging.getLogger(__name__)
 WHISPER_SIZE = 5 * 384  # layers times width of Whisper tiny's features
 # The published files and the part of the model that each fills; keys are the same on both sides.
 PUBLISHED = {"unet": "unet", "audio_linear": "audio_linear", "emo_model": "emo_model", "pose_guider": "pose_guider"}
@@ -42,7 +44,8 @@ def trained(file: Path, preset: str) -> tuple[DiceTalk, Preset, dict[str, Any]]:
 
 
 def published(unet: Path, audio_linear: Path, emo_model: Path, pose_guider: Path) -> tuple[DiceTalk, Preset]:
-    """The published DICE-Talk. Raises GenerationError where a key is missing, left over or of another shape."""
+    """The published DICE-Talk. Keys that the model has no place for are named in the log. Raises GenerationError where
+    one is missing or of another shape."""
     preset = PRESETS["full"]
     with torch.device("meta"):
         model = DiceTalk(preset, WHISPER_SIZE)
@@ -63,17 +66,18 @@ def initialise(model: DiceTalk, file: Path) -> None:
 
 
 def fill(module: nn.Module, stored: Mapping[str, Tensor], file: str, new: set[str] | None = None) -> None:
-    """Load `stored` into `module`, each key once; `new` are those of the module that no file has."""
+    """Load `stored` into `module`, each key once; `new` are those of the module that no file has. What the module has
+    no place for is named in the log."""
     expected = {name: tensor.shape for name, tensor in module.state_dict().items() if name not in (new or set())}
     missing, unused = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
     other = sorted(name for name in expected.keys() & stored.keys() if expected[name] != stored[name].shape)
-    for told, names in (("lacks", missing), ("also has", unused), ("has another shape of", other)):
+    for told, names in (("lacks", missing), ("has another shape of", other)):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise GenerationError(f"{file}: {told} {names[0]}{more}; expected the file of this model and size")
-    module.load_state_dict(
-        {name: tensor.float() for name, tensor in stored.items()}, strict=False, assign=_on_meta(module)
-    )
+    if unused:
+        log.warning("%s: not used: %s", file, ", ".join(unused))
+    module.load_state_dict({name: stored[name].float() for name in expected}, strict=False, assign=_on_meta(module))
 
 
 def _on_meta(module: nn.Module) -> bool:
