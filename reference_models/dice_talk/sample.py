@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reference_models.base import FPS, SAMPLE_RATE, GenerationError, Request
+from reference_models.detail import with_detail
 from reference_models.dice_talk import checkpoints, embedding, vision
 from reference_models.dice_talk.coefficients import LANDMARKER
 from reference_models.dice_talk.data import face_mask
@@ -35,7 +36,10 @@ Felt = Callable[[NDArray[np.floating[Any]]], NDArray[np.float32]]  # seconds (n,
 
 class DiceTalkGenerator:
     """What both share. model: the finished training, of `preset`; vae, image_encoder and whisper belong to the full
-    preset, autoencoder to the tiny one."""
+    preset, autoencoder to the tiny one. detail: the tolerance of detail.with_detail, where the tiny one's small latents
+    are to get the portrait's detail back."""
+
+    _detail: float | None = None
 
     def __init__(
         self,
@@ -50,9 +54,11 @@ class DiceTalkGenerator:
         steps: int | None = None,
         guidance: Sequence[float] | None = None,
         precision: Literal["no", "fp16"] = "no",
+        detail: float | None = None,
         device: str = "cpu",
     ) -> None:
         network, self.preset, config = checkpoints.trained(model, preset)
+        self._detail = detail
         self._embedded_by = config["embedder"]
         self._open(network, config["speech"], rife, whisper, device, precision, steps, guidance)
         if autoencoder is not None:
@@ -100,12 +106,16 @@ class DiceTalkGenerator:
             felt=lambda numbers: felt(numbers * (STEP / FPS)),
         )
         latents = self._sampler.latents(track, request.seed)
+        drawn = None if self._detail is None else _fitted(self._vision.redrawn(track.image), width, height)
         left = request.num_frames
         for chunk in doubled(self._decoded(latents, track.image), self._rife):
             kept = chunk[:left]
             left -= len(kept)
             for picture in kept:  # one at a time: those of a large portrait are large
-                yield _fitted(picture, width, height)[None]
+                made = _fitted(picture, width, height)
+                if drawn is not None and self._detail is not None:
+                    made = with_detail(made, drawn, request.reference, self._detail)
+                yield made[None]
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the pictures: the short side `pixels`, both multiples of what the networks need."""

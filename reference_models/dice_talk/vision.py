@@ -84,10 +84,21 @@ class Vision:
         found = latents.to(self._device) / self.scaling
         if self._changes:
             found = found + torch.from_numpy(reference).to(self._device)
-        made = self._codec.decode(found)
-        whole = ((made.float().clamp(-1, 1) + 1) * 127.5).round().byte()
-        pictures: NDArray[np.uint8] = whole.permute(0, 2, 3, 1).cpu().numpy()
-        return pictures
+        return _pictures(self._codec.decode(found))
+
+    @torch.inference_mode()
+    def redrawn(self, reference: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """What encoding leaves of a picture, (H, W, 3) uint8 RGB, of its latents (4, h, w)."""
+        found = torch.from_numpy(reference[None]).to(self._device)
+        picture: NDArray[np.uint8] = _pictures(self._codec.decode(found))[0]
+        return picture
+
+
+def _pictures(made: Tensor) -> NDArray[np.uint8]:
+    """(N, 3, H, W) in [-1, 1] -> (N, H, W, 3) uint8"""
+    whole = ((made.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    pictures: NDArray[np.uint8] = whole.permute(0, 2, 3, 1).cpu().numpy()
+    return pictures
 
 
 class Autoencoder(nn.Module):

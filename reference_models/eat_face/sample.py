@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reference_models.base import CHUNK, FPS, SAMPLE_RATE, GenerationError, Request
+from reference_models.detail import with_detail
 from reference_models.eat_face import data, model
 from reference_models.eat_face.losses import joined
 from reference_models.eat_face.networks import Networks, read
@@ -56,6 +57,8 @@ class EatFace:
     rife        network that interpolates frames; where it is given and the preset says so, the video is smoothed
     ddim_steps  None: the preset's
     batch       frames sampled at once, at most CHUNK; changes no frame but for rounding
+    detail      the tolerance of detail.with_detail, where a small autoencoder's pictures are to get back the
+                portrait's detail; needs its pose
     precision   "no": float32
     """
 
@@ -70,6 +73,7 @@ class EatFace:
         rife: Path | None = None,
         ddim_steps: int | None = None,
         batch: int = CHUNK,
+        detail: float | None = None,
         precision: Literal["no", "bf16"] = "no",
         device: str = "cpu",
     ) -> None:
@@ -80,8 +84,11 @@ class EatFace:
             raise GenerationError(f"batch {batch}, ddim_steps {ddim_steps}; expected 1 to {CHUNK}, and 1 to 1000")
         if pose not in ("reference", "target") or precision not in ("no", "bf16"):
             raise GenerationError(f"pose {pose!r}, precision {precision!r}; expected reference or target, no or bf16")
+        if detail is not None and (pose != "reference" or detail <= 0):
+            raise GenerationError(f"detail {detail} with pose {pose}; expected more than 0, and pose reference")
         self._steps = ddim_steps or self._networks.preset.ddim_steps
         self._pose, self._batch, self._precision, self._device = pose, batch, precision, device
+        self._detail = detail
         self._between: Any = None
         if rife is not None and self._networks.preset.smooth:
             from reference_models.rife import Rife
@@ -106,6 +113,9 @@ class EatFace:
         shown = data.to_tensor(data.resized(request.reference, preset.size)[None]).to(device)
         box = model.boxes(mesh(request.points, 1), width, height).to(device)
         reference = networks.codec.encode(shown)
+        drawn = None
+        if self._detail is not None:
+            drawn = enlarged(to_pictures(networks.codec.decode(reference))[0], width, height)
         calm = networks.pair.pictures(data.faces(shown, box, networks.pair.side))
         word = torch.tensor([EMOTIONS.index(request.emotion)], device=device)
         tokens, c_e = networks.condition(word, calm)
@@ -124,7 +134,10 @@ class EatFace:
                 )  # fmt: skip
                 pictures = networks.codec.decode(z)
             for picture in to_pictures(pictures):
-                yield enlarged(picture, width, height)
+                made = enlarged(picture, width, height)
+                if drawn is not None and self._detail is not None:
+                    made = with_detail(made, drawn, request.reference, self._detail)
+                yield made
 
     def _hidden(self, request: Request, shown: Tensor, box: Tensor) -> Iterator[tuple[int, Tensor]]:
         """(number of the first frame, z_m (n, C, h, w)), a batch of frames at a time."""

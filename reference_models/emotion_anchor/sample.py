@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reference_models import training
 from reference_models.base import CHUNK, SAMPLE_RATE, GenerationError, Request
+from reference_models.detail import with_detail
 from reference_models.emotion_anchor import audio, face
 from reference_models.emotion_anchor.audio import Disentangler
 from reference_models.emotion_anchor.data import evened
@@ -27,7 +28,8 @@ Picture = NDArray[np.uint8]
 class EmotionAnchor:
     """The emotion comes from `emotion`: "audio", the sound of the emotional clip, or the driving one where there is
     none; or "word", the emotion's word. The face comes from `source`: the "frame" that was given, or each frame of the
-    source "video" (conditioning target-pose)."""
+    source "video" (conditioning target-pose). detail: the tolerance of detail.with_detail, where few tokens are to get
+    back the source's detail."""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class EmotionAnchor:
         preset: str = "full",
         emotion: Literal["audio", "word"] = "audio",
         source: Literal["frame", "video"] = "frame",
+        detail: float | None = None,
         device: str = "cpu",
     ) -> None:
         """Raises GenerationError for a checkpoint of another model, preset or version, and unknown options."""
@@ -42,6 +45,7 @@ class EmotionAnchor:
             if value not in known:
                 raise GenerationError(f"{name} = {value!r}; expected {' or '.join(known)}")
         tensors, config = training.load(checkpoint, MODEL, preset)
+        self._detail = detail
         self.preset = restored(config.get("configuration"), checkpoint.name)
         self._emotions, self._from, self._source, self._device = config.get("emotions", []), emotion, source, device
         p = self.preset
@@ -79,11 +83,22 @@ class EmotionAnchor:
             source, mean, spread = self._tokens(shown)
             given = Conditions(source.expand(len(near), -1, -1), near, emotion.expand(len(near), -1, -1))
             codes = self.transformer.sample(given, self.preset.top_k, noise)
-            side = self.preset.side
-            drawn = self.vqgan.pictures(codes.reshape(-1, side, side)) * spread + mean
-            made = drawn.clamp(-1, 1).movedim(1, 3).cpu().numpy()
-            squares = np.rint((made + 1) * 127.5).astype(np.uint8)
-            yield np.stack([face.paste(one[0], square, one[1]) for one, square in zip(shown, squares, strict=True)])
+            made = self._pasted(shown, self.vqgan.codebook.entries[codes], mean, spread)
+            if self._detail is not None:
+                left = self._pasted(shown, source.expand(len(near), -1, -1), mean, spread)
+                given_frames = (frame for frame, _ in shown)
+                made = [with_detail(*one, self._detail) for one in zip(made, left, given_frames, strict=True)]
+            yield np.stack(made)
+
+    def _pasted(
+        self, shown: list[tuple[Picture, face.Affine]], embeddings: Tensor, mean: Tensor, spread: Tensor
+    ) -> list[Picture]:
+        """The frames with what embeddings (N, n, d) draw in the faces' place."""
+        side = self.preset.side
+        drawn = self.vqgan.decode(embeddings.transpose(1, 2).reshape(len(embeddings), -1, side, side)) * spread + mean
+        made = drawn.clamp(-1, 1).movedim(1, 3).cpu().numpy()
+        squares = np.rint((made + 1) * 127.5).astype(np.uint8)
+        return [face.paste(frame, square, where) for (frame, where), square in zip(shown, squares, strict=True)]
 
     def _emotion(self, request: Request, found: audio.Floats) -> Tensor:
         """Codes (SPAN, emotion) of the emotional sound or of the word."""
