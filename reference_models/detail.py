@@ -9,8 +9,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from reference_models.base import GenerationError
+
 Picture = NDArray[np.uint8]
 BLUR = 64  # differences are seen as blurred by the width / BLUR
+
+
+def tolerance_of(detail: float | None) -> float | None:
+    """A method's option `detail`; None: nothing is put back. Raises GenerationError where it is no such tolerance."""
+    if detail is not None and not 0 < detail <= 1:
+        raise GenerationError(f"detail {detail}; expected a tolerance above 0 and up to 1, or none at all")
+    return detail
 
 
 def with_detail(made: Picture, drawn: Picture, source: Picture, tolerance: float) -> Picture:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
-from reference_models.detail import with_detail
+from reference_models.base import GenerationError
+from reference_models.detail import tolerance_of, with_detail
 
 RNG = np.random.default_rng(0)
 SOURCE = RNG.integers(60, 190, (128, 128, 3), dtype=np.uint8)
@@ -30,3 +32,9 @@ def test_the_share_falls_with_the_distance_as_documented() -> None:
     made = np.full((64, 64, 3), 151, np.uint8)
     mixed = with_detail(made, drawn, source, 51 / 255)
     assert np.all(mixed == round(151 + 100 / np.e))
+
+
+@pytest.mark.parametrize("detail", [0, -0.1, 1.5, float("nan")])
+def test_a_tolerance_that_is_none_is_refused(detail: float) -> None:
+    with pytest.raises(GenerationError, match=r"detail .*; expected a tolerance above 0"):
+        tolerance_of(detail)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reference_models.base import FPS, SAMPLE_RATE, GenerationError, Request
-from reference_models.detail import with_detail
+from reference_models.detail import tolerance_of, with_detail
 from reference_models.dice_talk import checkpoints, embedding, vision
 from reference_models.dice_talk.coefficients import LANDMARKER
 from reference_models.dice_talk.data import face_mask
@@ -58,7 +58,7 @@ class DiceTalkGenerator:
         device: str = "cpu",
     ) -> None:
         network, self.preset, config = checkpoints.trained(model, preset)
-        self._detail = detail
+        self._detail = tolerance_of(detail)
         self._embedded_by = config["embedder"]
         self._open(network, config["speech"], rife, whisper, device, precision, steps, guidance)
         if autoencoder is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reference_models.base import CHUNK, FPS, SAMPLE_RATE, GenerationError, Request
-from reference_models.detail import with_detail
+from reference_models.detail import tolerance_of, with_detail
 from reference_models.eat_face import data, model
 from reference_models.eat_face.losses import joined
 from reference_models.eat_face.networks import Networks, read
@@ -84,11 +84,11 @@ class EatFace:
             raise GenerationError(f"batch {batch}, ddim_steps {ddim_steps}; expected 1 to {CHUNK}, and 1 to 1000")
         if pose not in ("reference", "target") or precision not in ("no", "bf16"):
             raise GenerationError(f"pose {pose!r}, precision {precision!r}; expected reference or target, no or bf16")
-        if detail is not None and (pose != "reference" or detail <= 0):
-            raise GenerationError(f"detail {detail} with pose {pose}; expected more than 0, and pose reference")
+        if detail is not None and pose != "reference":
+            raise GenerationError(f"detail {detail} with pose {pose}; expected pose reference: the portrait's own")
         self._steps = ddim_steps or self._networks.preset.ddim_steps
         self._pose, self._batch, self._precision, self._device = pose, batch, precision, device
-        self._detail = detail
+        self._detail = tolerance_of(detail)
         self._between: Any = None
         if rife is not None and self._networks.preset.smooth:
             from reference_models.rife import Rife

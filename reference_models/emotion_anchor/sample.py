@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reference_models import training
 from reference_models.base import CHUNK, SAMPLE_RATE, GenerationError, Request
-from reference_models.detail import with_detail
+from reference_models.detail import tolerance_of, with_detail
 from reference_models.emotion_anchor import audio, face
 from reference_models.emotion_anchor.audio import Disentangler
 from reference_models.emotion_anchor.data import evened
@@ -45,7 +45,7 @@ class EmotionAnchor:
             if value not in known:
                 raise GenerationError(f"{name} = {value!r}; expected {' or '.join(known)}")
         tensors, config = training.load(checkpoint, MODEL, preset)
-        self._detail = detail
+        self._detail = tolerance_of(detail)
         self.preset = restored(config.get("configuration"), checkpoint.name)
         self._emotions, self._from, self._source, self._device = config.get("emotions", []), emotion, source, device
         p = self.preset
