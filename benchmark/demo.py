@@ -24,7 +24,7 @@ WEIGHTS = ("fid-inception", "arcface-w600k-mbf")
 
 # Of --generators: what is trained, what is scored, and the networks that this takes besides.
 GENERATORS = "demo-generators"
-MODELS = ("dice-talk-embedder", "dice-talk", "eat-face", "emotion-anchor")
+MODELS = (("dice-talk-embedder", "dice-talk"), ("eat-face",), ("emotion-anchor",))  # what waits for what
 TINY = ("ours-v-tiny", "ours-p-tiny", "eat-face-tiny", "emotion-anchor-tiny")
 SMOOTHER = ("rife-v3",)
 
@@ -73,12 +73,8 @@ def generators(workspace: Path, *, workers: int, accept: bool, say: Callable[[st
     for name, split in ((NAME, dataset.split), (demo_second.NAME, demo_second.split)):
         step("Prepare", f"bench prepare {name} --root {raw}", partial(_prepare, name, raw, workspace, split, workers))
     _fetched(step, WEIGHTS + SMOOTHER, accept)
-    for model in MODELS:
-        step(
-            f"Train {model}",
-            f"bench train {model} --data {NAME} --preset tiny",
-            partial(_train, model, workspace),
-        )
+    commands = [f"bench train {model} --data {NAME} --preset tiny" for chain in MODELS for model in chain]
+    step("Train", "\n$ ".join(commands), partial(_train, workspace, workers))
     _scored(step, GENERATORS, (*METHODS, *TINY), workspace, workers)
     return step.done
 
@@ -103,10 +99,23 @@ def _fetched(step: _Steps, names: tuple[str, ...], accept: bool) -> None:
     )
 
 
-def _train(model: str, workspace: Path) -> str:
+def _train(workspace: Path, workers: int) -> str:
+    """Models that do not need each other at once, each in a process of one thread: so small, they gain nothing from
+    more, and the bytes do not depend on how many there are."""
+    said = {}
+    with tqdm(total=len(MODELS), unit="model", desc="train", disable=None) as bar:
+        for outcome in engine.run(partial(_trained, workspace), MODELS, workers=min(workers, len(MODELS))):
+            if outcome.error is not None:
+                raise outcome.error
+            said[outcome.item] = outcome.value or ""
+            bar.update()
+    return "\n".join(said[chain] for chain in MODELS)
+
+
+def _trained(workspace: Path, models: tuple[str, ...]) -> str:
     at = prepare.data_folder(workspace, NAME) / "manifest.parquet"
-    done = training.train(model, [at], workspace, training.Settings("tiny"))
-    return "\n".join([*done.remarks, str(done.path)])
+    made = [training.train(model, [at], workspace, training.Settings("tiny")) for model in models]
+    return "\n".join(line for done in made for line in (*done.remarks, str(done.path)))
 
 
 def _scored(step: _Steps, name: str, methods: tuple[str, ...], workspace: Path, workers: int) -> None:

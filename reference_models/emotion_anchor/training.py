@@ -234,11 +234,12 @@ class _Run:
         for clip in seen[:: max(1, len(seen) // VALIDATED)]:
             squares = self.views.squares(clip)
             some = data.pixels(np.asarray(squares[:: max(1, len(squares) // 4)][:4]))
+            spread = torch.ones(())
             if self.preset.evened:
-                some = data.evened(some, some)[0]
+                some, _, spread = data.evened(some, some)
             made, found = vqgan(some)
             tokens.append(found.indices.flatten())
-            apart.append(float((made - some).abs().mean()))
+            apart.append(float(((made - some) * spread).abs().mean()))
         use = losses.usage(torch.cat(tokens), self.preset.codes)
         self.remarks.append(
             f"vq: {use['used']:.2f} of {self.preset.codes} codes occur in {len(apart)} clips, perplexity "
