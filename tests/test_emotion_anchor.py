@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from reference_models.training import TrainingError
 
 SMALL = preset_of("tiny", {"size": 32, "channels": (16, 16), "codes": 24, "code_width": 8, "layers": 2, "width": 16,
                            "heads": 2, "content": 6, "emotion": 5, "adversarial": 0.8, "adversarial_from": 1,
-                           "discriminator": (8, 1), "quantised_from": 0})  # fmt: skip
+                           "discriminator": (8, 1)})  # fmt: skip
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -314,23 +314,25 @@ def test_the_prefix_sees_itself_and_no_code() -> None:
     assert mask[length:, :length].all()
 
 
-@pytest.mark.parametrize("top_k", [1, 5])
-def test_sampling_with_cache_equals_sampling_without_and_the_training_pass(top_k: int) -> None:
+@pytest.mark.parametrize(("top_k", "guidance"), [(1, 1.0), (5, 1.0), (1, 3.0), (5, 3.0)])
+def test_sampling_with_cache_equals_sampling_without_and_the_training_pass(top_k: int, guidance: float) -> None:
     network, given = model(), conditions()
+    sample = partial(network.sample, guidance=guidance)
     drawn = torch.rand(16, 24, generator=torch.Generator().manual_seed(0)).double() if top_k > 1 else None
-    codes = network.sample(given, top_k, drawn)
-    assert torch.equal(codes, network.sample(given, top_k, drawn, cached=False))
+    codes = sample(given, top_k, drawn)
+    assert torch.equal(codes, sample(given, top_k, drawn, cached=False))
     assert len({tuple(row.tolist()) for row in codes}) == 3  # frames with other conditions differ
     one = Conditions(*(part[1:2] for part in given))
-    assert torch.equal(codes[1:2], network.sample(one, top_k, drawn))  # and do not depend on each other
-    logits = network(given, codes)[0]
+    assert torch.equal(codes[1:2], sample(one, top_k, drawn))  # and do not depend on each other
+    heard, silent = network(given, codes)[0], given._replace(content=0 * given.content)
+    logits = heard if guidance == 1 else network(silent, codes)[0] * (1 - guidance) + heard * guidance
     if top_k == 1:
         assert torch.equal(codes, logits.argmax(2))
     else:
         rank = (logits > logits.gather(2, codes[..., None])).sum(2)
         assert rank.max() < top_k
         assert rank.any()  # not always the likeliest
-        assert not torch.equal(codes, network.sample(given, top_k, drawn.flip(0)))
+        assert not torch.equal(codes, sample(given, top_k, drawn.flip(0)))
 
 
 def test_top_k_draws_as_often_as_likely() -> None:
@@ -341,6 +343,18 @@ def test_top_k_draws_as_often_as_likely() -> None:
     drawn = torch.stack([_draw(logits, 2, row)[0] for row in uniform[:4000]])
     shares = torch.bincount(drawn, minlength=4) / len(drawn)
     assert shares.numpy() == pytest.approx([0, 1 / (1 + math.e), math.e / (1 + math.e), 0], abs=0.03)
+
+
+def test_an_unheard_item_learns_nothing_from_its_sound() -> None:
+    network, given = model().float(), Conditions(*(part.float() for part in conditions(4)))
+    given.content.requires_grad_()
+    codes, told = torch.randint(24, (4, 16), generator=torch.Generator().manual_seed(0)), torch.zeros(2, dtype=bool)
+    for share, moves in ((1.0, False), (0.0, True)):
+        preset, generator = replace(SMALL, unheard=share), torch.Generator().manual_seed(0)
+        words = torch.tensor([1, 1, 2, 2])
+        terms = losses.sequence(network, given, codes, words, told, preset, generator, network.entries)
+        (gradient,) = torch.autograd.grad(sum(terms.values()), given.content)
+        assert bool(gradient.any()) == moves
 
 
 def test_continuity_against_numpy() -> None:

@@ -69,13 +69,8 @@ class Adversaries(nn.Module):
         self, real: Tensor, number: int, preset: Preset, perceptual: Perceptual | None = None
     ) -> dict[str, Tensor]:
         """Terms for pictures (N, 3, S, S) in [-1, 1]. number: of the batch; before preset.adversarial_from there is no
-        adversary, before preset.quantised_from no codebook."""
-        if number >= preset.quantised_from:
-            made, found = self.vqgan(real)
-            quantising = {"codebook": found.codebook, "commit": preset.beta * found.commit}
-        else:
-            made = self.vqgan.decode(self.vqgan.encode(real))
-            quantising = {"codebook": 0 * self.vqgan.codebook.entries.sum()}  # several processes miss no gradient
+        adversary."""
+        made, found = self.vqgan(real)
         weight = features(real.shape[-1], real.device)
         terms = {
             "l1": (weight * (made - real).abs()).mean(),
@@ -90,7 +85,7 @@ class Adversaries(nn.Module):
             rebuilt = torch.stack(list(terms.values())).sum()
             terms["adversarial"] = preset.adversarial * adaptive(rebuilt, doubt, self.vqgan.last) * doubt
             terms["discriminator"] = hinge(self.discriminator(real), self.discriminator(made.detach()))
-        return {**terms, **quantising}
+        return {**terms, "codebook": found.codebook, "commit": preset.beta * found.commit}
 
 
 def _edges(pictures: Tensor) -> Tensor:
@@ -132,7 +127,9 @@ def sequence(
     heard = torch.where(told.repeat_interleave(2)[:, None, None], network.spoken(emotions), given.emotion)
     spoilt = torch.randint(len(entries), codes.shape, generator=generator, device=codes.device)
     kept = torch.rand(codes.shape, generator=generator, device=codes.device) < preset.pkeep
-    logits, named = network(given._replace(emotion=heard), torch.where(kept, codes, spoilt))
+    sounds = torch.rand(len(told), generator=generator, device=codes.device) >= preset.unheard
+    content = given.content * sounds.repeat_interleave(2)[:, None, None]
+    logits, named = network(Conditions(given.source, content, heard), torch.where(kept, codes, spoilt))
     expected = logits.softmax(2) @ entries
     wanted = entries[codes]
     return {

@@ -29,13 +29,11 @@ class Preset:
     """A configuration; it is recorded in every checkpoint.
 
     size              side of the square around the face, px
-    patch             pixels that the VQGAN takes as one, along each side
-    channels          of its levels, each half the size of the one before; f = patch 2^(levels - 1)
+    channels          of the VQGAN's levels, each half the size of the one before; f = 2^(levels - 1)
     blocks, groups    residual blocks a level, groups of the group norms
     square            px of the squares whose principal components take the place of encoder and decoder; 0: none do
     evened            pictures are seen without the source's mean colour and contrast, and drawn with them
     codes, code_width   entries of the codebook and their dimensions
-    quantised_from    step from which on pictures are quantised: before, encoder and decoder find each other
     beta              weight of the commitment
     perceptual        weight of LPIPS; 0: without
     adversarial       weight of the discriminator's opinion, from step `adversarial_from` on; 0: without
@@ -48,13 +46,14 @@ class Preset:
     continuity, auxiliary   weights of the losses between two frames, and of the anchor's emotion
     recolour          faces are mirrored and given another tint: for few people
     words             share of the items that are told the emotion's word in place of the emotional audio
+    unheard           share of the items whose content codes are 0, their mean: no sound in particular
+    guidance          codes are drawn so many times as far from the logits of no sound in particular; 1: from their own
     top_k             codes that are drawn from; 1: the likeliest is taken
     shuffle_conditions   control: the transformer sees every clip with the sound and the emotion of another
     """
 
     name: str
     size: int
-    patch: int
     channels: tuple[int, ...]
     blocks: int
     groups: int
@@ -74,7 +73,6 @@ class Preset:
     ema: float
     square: int = 0
     evened: bool = False
-    quantised_from: int = 0
     beta: float = 0.25
     perceptual: float = 1.0
     adversarial: float = 0.8
@@ -83,13 +81,15 @@ class Preset:
     auxiliary: float = 0.1
     recolour: bool = False
     words: float = 0.5
+    unheard: float = 0.0
+    guidance: float = 1.0
     top_k: int = 100
     shuffle_conditions: bool = False
 
     @property
     def side(self) -> int:
         """Tokens along each side of the square."""
-        return self.size // (self.square or self.patch << (len(self.channels) - 1))
+        return self.size // (self.square or 1 << (len(self.channels) - 1))
 
     @property
     def tokens(self) -> int:
@@ -100,7 +100,6 @@ class Preset:
 FULL = Preset(
     name="full",
     size=256,
-    patch=1,
     channels=(128, 128, 256, 256, 512),
     blocks=2,
     groups=32,
@@ -127,7 +126,6 @@ FULL = Preset(
 TINY = Preset(
     name="tiny",
     size=64,
-    patch=1,
     channels=(),
     blocks=0,
     groups=1,
@@ -154,6 +152,8 @@ TINY = Preset(
     perceptual=0.0,
     adversarial=0.0,
     recolour=True,
+    unheard=0.1,
+    guidance=3.0,
     top_k=1,
 )
 

@@ -82,7 +82,7 @@ class EmotionAnchor:
             shown = [next(faces) for _ in range(len(near))]
             source, mean, spread = self._tokens(shown)
             given = Conditions(source.expand(len(near), -1, -1), near, emotion.expand(len(near), -1, -1))
-            codes = self.transformer.sample(given, self.preset.top_k, noise)
+            codes = self.transformer.sample(given, self.preset.top_k, noise, guidance=self.preset.guidance)
             made = self._pasted(shown, self.vqgan.codebook.entries[codes], mean, spread)
             if self._detail is not None:
                 left = self._pasted(shown, source.expand(len(near), -1, -1), mean, spread)

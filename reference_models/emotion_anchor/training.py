@@ -30,7 +30,11 @@ PRESETS = ("full", "tiny")
 STAGES = ("audio", "vq", "transformer")
 ABLATIONS: tuple[str, ...] = ()
 WEIGHTS = {"full": (perceptual.WEIGHTS,)}
-FREE = ("stages", "every", "shuffle_conditions")  # in which stages may differ
+# In which sound and tokens may differ from what the transformer is trained with: they do not see it.
+FREE = (
+    "stages", "every", "shuffle_conditions", "layers", "heads", "width", "pkeep", "continuity", "auxiliary", "words",
+    "unheard", "guidance", "top_k",
+)  # fmt: skip
 VALIDATED = 16  # items of the val split
 T = TypeVar("T", bound=nn.Module)
 

@@ -152,13 +152,26 @@ class Autoregressor(nn.Module):
         return self.logits(x[:, self.prefix_length - 1 :], given.source), self.anchor.named(anchor)
 
     @torch.no_grad()
-    def sample(self, given: Conditions, top_k: int = 1, noise: Tensor | None = None, cached: bool = True) -> Tensor:
+    def sample(
+        self,
+        given: Conditions,
+        top_k: int = 1,
+        noise: Tensor | None = None,
+        cached: bool = True,
+        guidance: float = 1.0,
+    ) -> Tensor:
         """Draw codes (N, n), all frames at once.
 
         noise   (n, K) uniform in (0, 1), the same for all frames so that what is left to chance does not flicker; None:
                 the likeliest code. Codes beyond the `top_k` likeliest are not drawn.
         cached  keep keys and values; False computes everything anew for each code, to the same result
+        guidance  the logits are so many times as far from those of content 0, no sound in particular (Ho and Salimans
+                2022, "Classifier-free diffusion guidance"); 1: their own
         """
+        frames = len(given.content)
+        if guidance != 1:
+            silent = given._replace(content=torch.zeros_like(given.content))
+            given = Conditions(*(torch.cat(both) for both in zip(given, silent, strict=True)))
         anchor = self.anchored(given)
         steer = self.steer(given, anchor)
         prefix = self.prefix(given, anchor, steer)
@@ -175,9 +188,12 @@ class Autoregressor(nn.Module):
             for layer, block in enumerate(self.blocks):
                 x = block(x, mask, cache, layer)
             logits = self.logits(x[:, -1:], given.source[:, place : place + 1])[:, 0]
+            if guidance != 1:
+                heard, unheard = logits.chunk(2)
+                logits = unheard + guidance * (heard - unheard)
             drawn = _draw(logits, top_k, None if noise is None else noise[place])
-            codes = torch.cat([codes, drawn[:, None]], 1)
-        return codes
+            codes = torch.cat([codes, drawn.repeat(count // frames)[:, None]], 1)
+        return codes[:frames]
 
 
 def _draw(logits: Tensor, top_k: int, noise: Tensor | None) -> Tensor:

@@ -177,10 +177,10 @@ class VQGAN(Tokens):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
-        width, inner, self.patch = preset.channels, 3 * preset.patch**2, preset.patch
+        width = preset.channels
         few = preset.groups
         middle = [Residual(width[-1], width[-1], few), Attention(width[-1], few), Residual(width[-1], width[-1], few)]
-        down: list[nn.Module] = [nn.Conv2d(inner, width[0], 3, padding=1)]
+        down: list[nn.Module] = [nn.Conv2d(3, width[0], 3, padding=1)]
         for level, (before, now) in enumerate(zip((width[0], *width), width, strict=False)):
             down += _level(before, now, preset.blocks, few, attends=level == len(width) - 1)
             if level < len(width) - 1:
@@ -193,14 +193,15 @@ class VQGAN(Tokens):
             up += _level(before, width[level], preset.blocks + 1, few, attends=level == len(width) - 1)
             if level > 0:
                 up += [nn.Upsample(scale_factor=2), nn.Conv2d(width[level], width[level], 3, padding=1)]
-        self.decoder = nn.Sequential(*up, nn.SiLU(), nn.Conv2d(width[0], inner, 3, padding=1))
+        self.decoder = nn.Sequential(*up, nn.SiLU(), nn.Conv2d(width[0], 3, 3, padding=1))
 
     def encode(self, pictures: Tensor) -> Tensor:
-        out: Tensor = self.encoder(F.pixel_unshuffle(pictures, self.patch))
+        out: Tensor = self.encoder(pictures)
         return out
 
     def decode(self, codes: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.decoder(codes), self.patch)
+        out: Tensor = self.decoder(codes)
+        return out
 
     @property
     def last(self) -> Tensor:
