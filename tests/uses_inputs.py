@@ -10,7 +10,9 @@ emotion   Same person and sound, each of the five emotions in turn. share of fra
           other sentences.
 identity  csim_change: how far the mean similarity to the portrait of an emotion lies from that of neutral, at most.
 lips      PSNR inside the mouth's box against the real clip, less that of the held portrait, all pictures at the tiny
-          presets' 64 px; AV correlation with the own sound, less that with the other sentence's.
+          presets' 64 px; AV correlation with the own sound, less that with the other sentence's. psnr_known: the same
+          PSNR for the people of the training, of whom it has seen other sentences (EAT-Face's protocol clip-half shares
+          its people).
 
 A control trained on shuffled conditions (every clip with the sound and emotion of another) must not pass.
 
@@ -45,7 +47,8 @@ from pipelines import crop, faces
 from pipelines.datasets import demo as dataset
 from reference_models.base import FPS, SAMPLE_RATE, Footage, Generator, Request
 
-HELD_OUT = (4, 5, 6)  # sentences of the test people alone
+HELD_OUT = (4, 5, 6)  # sentences that no training has seen
+KNOWN = "demo-known"
 SIDE = 64  # px of the pictures whose mouths are compared
 FRAMES = 40  # of each generated video: 1.6 s
 EMOTIONS = ("angry", "happy", "neutral", "sad", "surprised")
@@ -82,6 +85,7 @@ class Answers:
     share: float
     csim_change: float
     psnr_gain: float
+    psnr_known: float
     av_gain: float
     pairs: int
     videos: int
@@ -101,13 +105,25 @@ class Answers:
 
 
 def prepare_demo(workspace: Path) -> None:
-    """The demo dataset, and the held-out sentences of the test people, below WORKSPACE."""
+    """The demo dataset with the held-out sentences of the test people, and by itself those of the training's people,
+    neutral, below WORKSPACE."""
     raw, workers = workspace / "raw" / "demo", engine.default_workers()
     demo.render(raw, workers)
-    people = [name for name, split in dataset.splits().items() if split == "test"]
-    for job in dataset.jobs(raw, identities=people, sentences=HELD_OUT, levels=dataset.SUBSET_LEVELS):
+    add_known(workspace)
+    for job in dataset.jobs(raw, identities=_people("test"), sentences=HELD_OUT, levels=dataset.SUBSET_LEVELS):
         dataset.render_clip(job)
     prepare.prepare("demo", raw, prepare.data_folder(workspace, "demo"), split=dataset.split, workers=workers)
+
+
+def add_known(workspace: Path) -> None:
+    raw = workspace / "raw" / KNOWN
+    for job in dataset.jobs(raw, identities=_people("train"), emotions=("neutral",), sentences=HELD_OUT):
+        dataset.render_clip(job)
+    prepare.prepare("demo", raw, prepare.data_folder(workspace, KNOWN), split=dataset.split)
+
+
+def _people(split: str) -> list[str]:
+    return [name for name in dataset.SUBSET_IDENTITIES if dataset.splits()[name] == split]
 
 
 def held_out(clips: dict[str, list[Footage]]) -> list[Footage]:
@@ -163,12 +179,15 @@ def ask(method_name: str, workspace: Path, seed: int = 0) -> Answers:
         shown.append(_shown(generator, own, classifier, seed))
     gains = np.array([pair[0] for pair in heard])
     hits, similar, missing = (np.array(values) for values in zip(*shown, strict=True))
+    known = footage.splits(workspace / "data" / KNOWN / "manifest.parquet")["train"]
+    met = [_heard(generator, [clip for clip in known if clip.identity == name], seed) for name in _people("train")]
     return Answers(
         gain=round(float(gains.mean()), 3),
         gain_error=round(float(gains.std(ddof=1) / len(gains) ** 0.5), 3),
         share=round(float(hits.mean()), 3),
         csim_change=round(float(np.abs(similar.mean(0) - similar.mean(0)[EMOTIONS.index("neutral")]).max()), 3),
         psnr_gain=round(float(np.mean([pair[1] for pair in heard])), 2),
+        psnr_known=round(float(np.mean([pair[1] for pairs in met for pair in pairs])), 2),
         av_gain=round(float(np.nanmean([pair[2] for pair in heard])), 3),
         pairs=len(gains),
         videos=len(EMOTIONS) * len(people),
