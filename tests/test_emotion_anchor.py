@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.spatial.distance
+import scipy.stats
 import torch
+from dtw import dtw
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -20,6 +23,7 @@ from metrics.base import Weights
 from metrics.networks.lpips import Lpips as Measured
 from reference_models.base import GenerationError
 from reference_models.emotion_anchor import audio, data, face, losses
+from reference_models.emotion_anchor.anchor import EmotionAnchor
 from reference_models.emotion_anchor.audio import Disentangler
 from reference_models.emotion_anchor.perceptual import Lpips
 from reference_models.emotion_anchor.presets import FULL, SPAN, TINY, preset_of, recorded, restored
@@ -100,6 +104,13 @@ def test_alignment_is_the_cheapest_of_all_paths(a: list[int], b: list[int]) -> N
     assert (path[0], path[-1]) == ((0, 0), (len(a) - 1, len(b) - 1))
     assert {(k - i, m - j) for (i, j), (k, m) in pairwise(path)} <= {(1, 1), (1, 0), (0, 1)}
     assert sum(abs(a[i] - b[j]) for i, j in path) == cheapest(len(a) - 1, len(b) - 1)
+
+
+def test_alignment_costs_what_dtw_python_says() -> None:
+    a, b = noise(30, 12, seed=1).numpy(), noise(41, 12, seed=2).numpy()
+    cost = scipy.spatial.distance.cdist(a, b, "cityblock")
+    total = dtw(cost, step_pattern="symmetric1", distance_only=True).distance
+    assert sum(cost[pair] for pair in audio.aligned(a, b)) == pytest.approx(total, rel=1e-9)
 
 
 def test_alignment_undoes_a_change_of_speed() -> None:
@@ -216,12 +227,21 @@ def test_usage_counts_codes() -> None:
     assert losses.usage(torch.tensor([0, 0, 1, 1]), 4) == pytest.approx({"used": 0.5, "perplexity": 2.0})
 
 
+def test_a_discriminator_that_waits_has_a_gradient_of_zero() -> None:
+    """Processes that train together wait for every parameter's."""
+    torch.manual_seed(0)
+    both = losses.Adversaries(replace(SMALL, square=0, adversarial_from=5))
+    terms = both(noise(2, 3, 32, 32).clamp(-1, 1), 4, replace(SMALL, square=0, adversarial_from=5))
+    torch.stack(list(terms.values())).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in both.discriminator.parameters())
+
+
 def test_one_optimiser_gives_both_sides_their_own_gradient() -> None:
     torch.manual_seed(0)
     both = losses.Adversaries(SMALL)
     torch.nn.init.normal_(both.vqgan.last, std=0.1)
     real = noise(2, 3, 32, 32).clamp(-1, 1)
-    assert "discriminator" not in both(real, 0, SMALL)  # before its time
+    assert float(both(real, 0, SMALL)["discriminator"]) == 0  # before its time
     state = {key: value.clone() for key, value in both.state_dict().items()}
     torch.manual_seed(1)
     terms = both(real, 1, SMALL)
@@ -286,6 +306,36 @@ def model() -> Autoregressor:
 def conditions(frames: int = 3) -> Conditions:
     given = noise(frames, 16, 8, seed=1), noise(frames, SPAN, 6, seed=2), noise(frames, SPAN, 5, seed=3)
     return Conditions(*(part.double() for part in given))
+
+
+def test_the_anchor_is_its_formula() -> None:
+    torch.manual_seed(0)
+    anchor, given = EmotionAnchor(8, 5, 4, 3).double().eval(), conditions()
+    w = {name: value.detach().numpy() for name, value in anchor.state_dict().items()}
+    dense = lambda x, name: x @ w[f"{name}.weight"].T + w[f"{name}.bias"]  # noqa: E731
+    places = np.array([w["rows"][k // 4, 0] + w["columns"][0, k % 4] for k in range(16)])
+    q, heard = given.source.numpy() + places, dense(given.emotion.numpy(), "heard")
+    parts = zip(np.split(w["attention.in_proj_weight"], 3), np.split(w["attention.in_proj_bias"], 3), strict=True)
+    of = [x @ weight.T + bias for x, (weight, bias) in zip((q, heard, heard), parts, strict=True)]
+    mixed = []
+    for head in range(4):  # two dimensions each
+        a, b, c = (x[..., 2 * head : 2 * head + 2] for x in of)
+        scores = np.exp(a @ b.transpose(0, 2, 1) / 2**0.5)
+        mixed.append(scores / scores.sum(-1, keepdims=True) @ c)
+    x = q + dense(np.concatenate(mixed, -1), "attention.out_proj")
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * w["norm.weight"] + w["norm.bias"]
+    hidden = dense(x, "ffn.0")
+    x = x + dense(hidden * scipy.stats.norm.cdf(hidden), "ffn.2")
+    found = anchor(given.source, given.emotion)
+    assert found.detach().numpy() == pytest.approx(x, abs=1e-9)
+    assert anchor.named(found).detach().numpy() == pytest.approx(dense(x.mean(1), "classifier"), abs=1e-9)
+
+
+def test_an_anchor_without_a_word_names_nothing() -> None:
+    logits = noise(3, 8)
+    each = -logits.log_softmax(1).numpy()
+    assert float(losses._named(logits, torch.tensor([2, -1, 5]))) == pytest.approx((each[0, 2] + each[2, 5]) / 2)
+    assert float(losses._named(logits, torch.tensor([-1, -1, -1]))) == 0.0
 
 
 def test_a_code_depends_on_those_before_it_and_on_every_condition() -> None:

@@ -114,8 +114,8 @@ def test_it_memorises_a_clip_and_reproduces_it(tmp_path: Path) -> None:
         where = face.upright(shown.points()[0], 16)
         best = np.stack([face.paste(f, face.cut(f, where, 16), where) for f in shown.frames()]).astype(float)
         made = frames_of(generator.generate(replace(source, emotion=shown.emotion, audio=shown.audio())))
-        still = np.abs(best[:1] - best)[inside].mean() if shown.emotion == "neutral" else 70.0
-        assert np.abs(made - best)[inside].mean() < 0.5 * still, shown.emotion
+        closed = np.abs(best[:1] - best)[inside].mean()  # of its own emotion, the mouth never open
+        assert np.abs(made - best)[inside].mean() < 0.5 * closed, shown.emotion
 
 
 def test_the_vqgan_learns_to_draw(tmp_path: Path) -> None:
@@ -236,8 +236,52 @@ def test_stages_need_those_before_them_of_the_same_configuration(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"size": "x"}, "option size = 'x'; expected such as 64"),
+        ({"shuffle_conditions": "False"}, "option shuffle_conditions = 'False'; expected such as False"),
+        ({"channels": 7}, "option channels = 7"),
+        ({"top_k": 0}, "option top_k = 0; expected 1 or more"),
+        ({"pkeep": 1.5}, "option pkeep = 1.5; expected a share"),
+        ({"square": -4}, "option square = -4, channels = ()"),
+        ({"square": 0}, "the channels of a VQGAN"),
+        ({"square": 0, "channels": ["a"]}, "lists of whole numbers"),
+        ({"square": 0, "channels": [6], "groups": 4}, "multiples of groups"),
+        ({"discriminator": [6, 1]}, "a multiple of 4"),
+        ({"size": 17}, "a multiple of a token's side"),
+        ({"code_width": 400}, "three numbers for each pixel"),
+        ({"code_width": 6}, "a multiple of 4"),
+        ({"heads": 3}, "a multiple of heads"),
+        ({"guidance": float("nan")}, "option guidance = nan"),
+        ({"guidance": -1}, "option guidance = -1"),
+        ({"unheard": 0}, "a share of training that hears nothing"),
+    ],
+)
+def test_bad_options(tmp_path: Path, options: dict, told: str) -> None:
+    with pytest.raises(TrainingError) as raised:
+        training.train(task(tmp_path, options=options))
+    assert told in str(raised.value)
+
+
+def test_too_few_squares_and_a_clip_with_hardly_a_face(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"codes = 5000; expected at most the \d+ squares"):
+        training.train(task(tmp_path, stages=("vq",), options={**MICRO, "square": 4, "codes": 5000}))
+    lost = clip("b", "happy", points=lambda: np.full((FRAMES, 478, 3), np.nan), key="lost", clip_id="b-lost")
+    with pytest.raises(TrainingError, match="b-lost: found no face"):
+        training.train(task(tmp_path, stages=("vq",), clips={"train": [lost]}, options={**MICRO, "square": 4}))
+
+
+def test_guidance_may_change_after_the_training(tmp_path: Path) -> None:
+    for guidance in (1.0, 2.0):
+        path = training.train(task(tmp_path, options={**MICRO, "guidance": guidance})).path
+        assert EmotionAnchor(path, "tiny").preset.guidance == guidance
+
+
+@pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"num_frames": 0}, "0 frames were asked for"),
+        ({"reference": np.zeros(32, np.uint8)}, "expected 8-bit RGB"),
         ({"sample_rate": 44_100}, "44100 Hz; expected 16000"),
         ({"audio": np.zeros(0, np.float32)}, "at least one sample"),
         ({"audio": np.full(9, np.nan, np.float32)}, "not finite"),

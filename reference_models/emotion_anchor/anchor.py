@@ -5,17 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from reference_models.emotion_anchor.presets import ANCHOR_HEADS
+
 
 class EmotionAnchor(nn.Module):
     """EA = x + FFN(x) with x = LN(q + MHA(Q = q, K = V = emotion)); q are the source's quantised embeddings with a
     learned position for each row and column. The abstract names the anchor; this form is ours."""
 
-    def __init__(self, width: int, emotion: int, side: int, emotions: int, heads: int = 4) -> None:
+    def __init__(self, width: int, emotion: int, side: int, emotions: int) -> None:
         super().__init__()
         self.rows = nn.Parameter(0.02 * torch.randn(side, 1, width))
         self.columns = nn.Parameter(0.02 * torch.randn(1, side, width))
         self.heard = nn.Linear(emotion, width)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, ANCHOR_HEADS, batch_first=True)
         self.norm = nn.LayerNorm(width)
         self.ffn = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.classifier = nn.Linear(width, emotions)

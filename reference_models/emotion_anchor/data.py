@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reference_models.base import Footage
+from reference_models.base import Footage, GenerationError
 from reference_models.emotion_anchor import audio, face
 from reference_models.emotion_anchor.audio import Disentangler, Floats
 from reference_models.emotion_anchor.presets import EMOTIONS, SPAN, Preset
@@ -33,7 +33,10 @@ class Views:
 
         def make() -> NDArray[np.uint8]:
             shown = zip(clip.frames(), clip.points(), strict=True)
-            return np.stack([face.cut(frame, face.upright(p, self._size), self._size) for frame, p in shown])
+            try:
+                return np.stack([face.cut(frame, face.upright(p, self._size), self._size) for frame, p in shown])
+            except GenerationError as error:
+                raise TrainingError(f"{clip.clip_id}: {error}") from error
 
         return cached(self._folder, clip, f"emotion-anchor squares {self._size} {VERSION}", make)
 

@@ -22,6 +22,7 @@ TEMPLATE = (
     (0.498, 0.411), (0.498, 0.454), (0.498, 0.504), (0.112, 0.316), (0.883, 0.318), (0.117, 0.389), (0.880, 0.392),
 )  # fmt: skip
 FEATHER = 0.1  # of the side, over which the square fades into the frame
+FINEST = 32
 LEAST = 8.0  # px between the eyes' outer corners
 
 
@@ -46,7 +47,8 @@ def cut(frame: Pictures, to_square: Affine, size: int) -> Pictures:
     """The square (size, size, 3) of a frame (H, W, 3), each pixel a mean of those that it covers."""
     import cv2
 
-    finer = max(1, round(1 / np.hypot(*to_square[:, 0])))  # a plain warp would take one pixel of many
+    # A plain warp would take one pixel of many; beyond FINEST only a mesh far larger than its picture would go.
+    finer = min(FINEST, max(1, round(1 / np.hypot(*to_square[:, 0]))))
     square = cv2.warpAffine(
         frame, to_square * finer, (size * finer, size * finer), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )

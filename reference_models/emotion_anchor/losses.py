@@ -85,6 +85,8 @@ class Adversaries(nn.Module):
             rebuilt = torch.stack(list(terms.values())).sum()
             terms["adversarial"] = preset.adversarial * adaptive(rebuilt, doubt, self.vqgan.last) * doubt
             terms["discriminator"] = hinge(self.discriminator(real), self.discriminator(made.detach()))
+        elif self.discriminator is not None:  # several processes wait for every parameter's gradient
+            terms["discriminator"] = 0 * torch.stack([p.sum() for p in self.discriminator.parameters()]).sum()
         return {**terms, "codebook": found.codebook, "commit": preset.beta * found.commit}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -12,6 +13,12 @@ from reference_models.training import TrainingError
 MODEL = "emotion-anchor"
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")  # MEAD's
 SPAN = 7  # tokens of content around a frame, and of emotion
+ANCHOR_HEADS = 4  # of the emotion anchor's attention
+POSITIVE = (
+    "size", "codes", "code_width", "groups", "audio_channels", "content", "emotion", "layers", "heads", "width",
+    "every", "top_k",
+)  # fmt: skip
+SHARES = ("pkeep", "words", "unheard", "ema")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Preset:
     codes, code_width   entries of the codebook and their dimensions
     beta              weight of the commitment
     perceptual        weight of LPIPS; 0: without
-    adversarial       weight of the discriminator's opinion, from step `adversarial_from` on; 0: without
+    adversarial       weight of the discriminator's opinion, from batch `adversarial_from` on; 0: without
     discriminator     channels and layers of the discriminator
     audio_channels    of the first convolution of the audio encoders
     content, emotion  dimensions of their codes
@@ -152,6 +159,7 @@ TINY = Preset(
     perceptual=0.0,
     adversarial=0.0,
     recolour=True,
+    words=0.9,
     unheard=0.1,
     guidance=3.0,
     top_k=1,
@@ -161,13 +169,53 @@ PRESETS = {preset.name: preset for preset in (FULL, TINY)}
 
 
 def preset_of(name: str, options: Mapping[str, Any]) -> Preset:
-    """The preset with some fields replaced. Raises TrainingError for a field that it has not."""
+    """The preset with some fields replaced. Raises TrainingError for a field that it has not, and for values of another
+    type, out of their range or that do not fit together."""
     known = [field.name for field in fields(Preset) if field.name not in ("name", "stages")]
     for option in options:
         if option not in known:
             raise TrainingError(f"option {option!r} is no field of {MODEL}'s presets; known: {', '.join(known)}")
+        own, value = getattr(PRESETS[name], option), options[option]
+        kind = tuple if isinstance(value, list) else type(value)
+        if kind is not type(own) and not (isinstance(own, float) and kind is int):
+            raise TrainingError(f"option {option} = {value!r}; expected such as {own!r}")
     lists = {option: tuple(value) for option, value in options.items() if isinstance(value, list)}
-    return replace(PRESETS[name], **{**options, **lists})
+    preset = replace(PRESETS[name], **{**options, **lists})
+    _check(preset)
+    return preset
+
+
+def _check(p: Preset) -> None:
+    """Raises TrainingError for what cannot be built, or is not what it seems."""
+
+    def refuse(names: str, expected: str) -> None:
+        given = ", ".join(f"{name} = {getattr(p, name)!r}" for name in names.split())
+        raise TrainingError(f"option {given}; expected {expected}")
+
+    for name in POSITIVE:
+        if getattr(p, name) < 1:
+            refuse(name, "1 or more")
+    for name in SHARES:
+        if not 0 <= getattr(p, name) <= 1:
+            refuse(name, "a share, 0 to 1")
+    if p.square < 0 or not (p.square or p.channels):
+        refuse("square channels", "a square of 1 px or more, or the channels of a VQGAN")
+    if not all(type(number) is int and number > 0 for number in (*p.channels, *p.discriminator)):
+        refuse("channels discriminator", "lists of whole numbers above 0")
+    if len(p.discriminator) != 2 or p.discriminator[0] % 4:
+        refuse("discriminator", "channels, a multiple of 4, and layers")
+    if any(channels % p.groups for channels in p.channels):
+        refuse("channels groups", "channels that are multiples of groups")
+    if p.size % (p.square or 1 << (len(p.channels) - 1)):
+        refuse("size square channels", "a size that is a multiple of a token's side")
+    if p.square and p.code_width > 3 * p.square**2:
+        refuse("code_width square", "at most three numbers for each pixel of a square")
+    if p.code_width % ANCHOR_HEADS:
+        refuse("code_width", f"a multiple of {ANCHOR_HEADS}, the anchor's heads")
+    if p.width % p.heads:
+        refuse("width heads", "a width that is a multiple of heads")
+    if not 0 <= p.guidance < math.inf or (p.guidance != 1 and not p.unheard):
+        refuse("guidance unheard", "1, or another number from 0 up and a share of training that hears nothing")
 
 
 def recorded(preset: Preset) -> dict[str, Any]:

@@ -146,10 +146,12 @@ def _check(request: Request) -> None:
         raise GenerationError(
             f"sound of shape {request.audio.shape}, or not finite; expected one channel of at least one sample"
         )
-    height, width = request.reference.shape[:2]
+    if request.num_frames < 1:
+        raise GenerationError(f"{request.num_frames} frames were asked for; expected 1 at least")
     if request.reference.ndim != 3 or request.reference.shape[2] != 3 or request.reference.dtype != np.uint8:
         raise GenerationError(
             f"a portrait of shape {request.reference.shape}, {request.reference.dtype}; expected 8-bit RGB"
         )
+    height, width = request.reference.shape[:2]
     if not LEAST <= min(height, width) <= max(height, width) <= MOST:
         raise GenerationError(f"a portrait of {width} x {height} px; expected sides of {LEAST} to {MOST}")

@@ -36,6 +36,8 @@ FREE = (
     "unheard", "guidance", "top_k",
 )  # fmt: skip
 VALIDATED = 16  # items of the val split
+SAMPLING = ("guidance", "top_k")  # fields of a preset that change no weight
+SHOWN = 4096  # pictures, at most, in which components and codebook are found
 T = TypeVar("T", bound=nn.Module)
 
 
@@ -111,7 +113,9 @@ class _Run:
 
     def _filled(self) -> Path:
         """Components and codebook of the same faces, each evened by itself, and mirrored."""
-        shown = [data.pixels(np.asarray(self.views.squares(clip)[::4])) for clip in [*self.clips, *self.others]]
+        faces = [*self.clips, *self.others]
+        step = max(4, -(-sum(clip.num_frames for clip in faces) // SHOWN))
+        shown = [data.pixels(np.asarray(self.views.squares(clip)[::step])) for clip in faces]
         pictures = torch.cat(shown)
         if self.preset.evened:
             pictures = data.evened(pictures, pictures)[0]
@@ -126,7 +130,7 @@ class _Run:
         preset, task = self.preset, self.task
         sound = self._loaded("audio", _disentangler(preset))
         vqgan = self._loaded("vq", visual(preset)).to(task.device)
-        digest = hashlib.sha256((task.folder / "audio.safetensors").read_bytes()).hexdigest()[:16]
+        digest = _digest(self._stage("audio"))
         network = self._made(lambda: Autoregressor(preset, vqgan.codebook.entries.cpu()))
         codes = partial(self.views.codes, network=sound, digest=digest)
         batches = data.sequences(self.clips, self.views, codes, preset, task.seed, preset.stages["transformer"].batch)
@@ -191,11 +195,10 @@ class _Run:
         )
 
     def _about(self, stage: str) -> str:
-        told: list[Any] = [recorded(self.preset), [clip.key for clip in self.clips]]
+        preset = {name: value for name, value in recorded(self.preset).items() if name not in SAMPLING}
+        told: list[Any] = [preset, [clip.key for clip in self.clips]]
         if stage == "transformer":
-            told += [
-                hashlib.sha256((self.task.folder / f"{s}.safetensors").read_bytes()).hexdigest() for s in STAGES[:2]
-            ]
+            told += [_digest(self._stage(stage)) for stage in STAGES[:2]]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def _config(self) -> dict[str, Any]:
@@ -274,6 +277,13 @@ def _validated(model: nn.Module, step: int, *, batch: Mapping[str, Tensor], vqga
     """Minus the cross-entropy on a fixed batch."""
     generator = torch.Generator(batch["words"].device).manual_seed(0)
     return -float(_sequence_loss(model, batch, generator, vqgan=vqgan, preset=preset)["codes"])
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(name.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _disentangler(preset: Preset) -> Disentangler:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from reference_models.emotion_anchor.presets import Preset
 from reference_models.squares import Squares
+from reference_models.training import TrainingError
 
 DECAY = 0.95  # of the running count of a code's use
 DEAD = 0.05  # a code that is used less often than this share of the mean is given another place
@@ -58,7 +59,8 @@ class Codebook(nn.Module):
 
     def nearest(self, flat: Tensor) -> Tensor:
         """Index (M,) of the entry next to each of the vectors (M, d)."""
-        return torch.addmm((self.entries**2).sum(1), flat, self.entries.T, alpha=-2).argmin(1)
+        with torch.autocast(flat.device.type, enabled=False):  # half precision takes a neighbour for the nearest
+            return torch.addmm((self.entries**2).sum(1), flat.float(), self.entries.T, alpha=-2).argmin(1)
 
     def embed(self, indices: Tensor) -> Tensor:
         """Entries (N, d, h, w) of indices (N, h, w)."""
@@ -157,13 +159,17 @@ class SquareTokens(Tokens):
 
     @torch.no_grad()
     def fill(self, pictures: Tensor, seed: int) -> None:
-        """From pictures (N, 3, S, S); the same ones, the same codebook."""
+        """From pictures (N, 3, S, S); the same ones, the same codebook. Raises TrainingError for too few squares."""
         from sklearn.cluster import MiniBatchKMeans
 
         self.squares.find(pictures)
         found = self.encode(pictures).movedim(1, -1).flatten(0, 2).numpy()
         entries = self.codebook.entries
-        means = MiniBatchKMeans(len(entries), batch_size=8192, n_init=1, max_iter=20, random_state=seed)
+        if len(found) < len(entries):
+            raise TrainingError(
+                f"option codes = {len(entries)}; expected at most the {len(found)} squares of the clips"
+            )
+        means = MiniBatchKMeans(len(entries), batch_size=8192, n_init=1, max_iter=20, random_state=seed % 2**32)
         entries.copy_(torch.from_numpy(means.fit(found).cluster_centers_))
 
 
