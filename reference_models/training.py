@@ -26,6 +26,8 @@ from torch import Tensor
 
 from reference_models.base import Footage, GenerationError
 
+TRIES = 100  # partners that a clip is tried with in a control
+
 
 class TrainingError(Exception):
     """A training that cannot start: one line, what was found and expected."""
@@ -95,6 +97,26 @@ def load(path: Path, model: str, preset: str | None = None) -> tuple[dict[str, T
             "give the checkpoint of that preset, or train it"
         )
     return tensors, config
+
+
+def strangers(clips: Sequence[Footage], seed: int) -> list[int]:
+    """For a control: of each clip another's number, every one once; one that says something else in another emotion as
+    far as there are such, lest the control hears what is true after all."""
+
+    def alike(one: int, other: int) -> int:
+        a, b = clips[one], clips[other]
+        return 9 * (one == other) + (a.emotion == b.emotion) + (a.sentence is not None and a.sentence == b.sentence)
+
+    rng, count = np.random.default_rng([seed, 1]), len(clips)
+    found: list[int] = rng.permutation(count).tolist()
+    for one in [*range(count)] * 3:  # what one round left, a partner of the next may mend
+        for other in rng.integers(count, size=TRIES * bool(alike(one, found[one]))).tolist():
+            now = alike(one, found[one]) + alike(other, found[other])
+            if alike(one, found[other]) + alike(other, found[one]) < now:
+                found[one], found[other] = found[other], found[one]
+            if not alike(one, found[one]):
+                break
+    return found
 
 
 def cached(folder: Path, clip: Footage, kind: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:

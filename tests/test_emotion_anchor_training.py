@@ -223,6 +223,18 @@ def test_shuffled_conditions_give_every_clip_another_sound(tmp_path: Path) -> No
     assert made[0].sources == {("d", "a"): [0], ("d", "b"): [2]}
 
 
+def test_strangers_say_something_else_in_another_emotion() -> None:
+    clips = [clip(who, emotion, words) for who in "abc" for emotion in ("neutral", "happy", "sad") for words in "xyz"]
+    for seed in range(20):
+        donors = shared.strangers(clips, seed)
+        assert sorted(donors) == list(range(len(clips)))
+        assert all(a.emotion != clips[d].emotion for a, d in zip(clips, donors, strict=True))
+        assert all(a.sentence != clips[d].sentence for a, d in zip(clips, donors, strict=True))
+    same = [clip("a", "happy", None), clip("b", "happy", None)]  # there are none such
+    assert shared.strangers(same, 0) == [1, 0]
+    assert shared.strangers(same[:1], 0) == [0]
+
+
 def test_stages_need_those_before_them_of_the_same_configuration(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="--stage audio"):
         training.train(task(tmp_path, stages=("transformer",)))

@@ -19,7 +19,7 @@ from reference_models.copies import altered, paced
 from reference_models.eat_face import model
 from reference_models.eat_face.encoders import Pair, Speech
 from reference_models.eat_face.presets import EMOTIONS, Preset
-from reference_models.training import TrainingError, cached
+from reference_models.training import TrainingError, cached, strangers
 
 NEUTRAL = "neutral"
 VERSION = 1  # raise when something below is computed otherwise
@@ -59,8 +59,7 @@ def usable(clips: Sequence[Footage]) -> tuple[list[Footage], list[str]]:
 
 def shuffled(clips: Sequence[Footage], seed: int) -> list[Footage]:
     """Every clip with the sound and the emotion of another, each used once."""
-    order = np.random.default_rng(seed).permutation(len(clips)).tolist()
-    donors = {one: clips[other] for one, other in zip(order, order[1:] + order[:1], strict=True)}
+    donors = [clips[donor] for donor in strangers(clips, seed)]
     return [
         replace(clip, audio=donors[n].audio, emotion=donors[n].emotion, key=f"{clip.key}+{donors[n].key}")
         for n, clip in enumerate(clips)

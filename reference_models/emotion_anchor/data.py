@@ -16,7 +16,7 @@ from reference_models.base import Footage, GenerationError
 from reference_models.emotion_anchor import audio, face
 from reference_models.emotion_anchor.audio import Disentangler, Floats
 from reference_models.emotion_anchor.presets import EMOTIONS, SPAN, Preset
-from reference_models.training import TrainingError, cached
+from reference_models.training import TrainingError, cached, strangers
 
 VERSION = 1  # of what is cached
 COMPARED = 32  # points in time at which sounds are compared
@@ -275,8 +275,5 @@ def sequences(
             emotional.setdefault(clip.emotion, []).append(k)
     for person, own in sources.items():
         sources[person] = [k for k in own if clips[k].emotion == "neutral"] or own
-    donors = np.arange(len(clips))
-    if preset.shuffle_conditions:
-        order = np.random.default_rng([seed, 1]).permutation(len(clips))
-        donors[order] = np.roll(order, 1)
-    return Sequences(clips, views, codes, donors.tolist(), preset, seed, items, sources, emotional)
+    donors = strangers(clips, seed) if preset.shuffle_conditions else list(range(len(clips)))
+    return Sequences(clips, views, codes, donors, preset, seed, items, sources, emotional)
