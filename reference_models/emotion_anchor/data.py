@@ -188,6 +188,24 @@ def features(size: int, device: torch.device) -> Tensor:
     return weight / weight.mean()
 
 
+class Sources:
+    """Pictures that a clip's are made from: of the person's neutral clips, or of all where there are none."""
+
+    def __init__(self, clips: Sequence[Footage], views: Views) -> None:
+        self._views, self._of = views, dict[tuple[str, str], list[Footage]]()
+        for clip in clips:
+            self._of.setdefault((clip.dataset, clip.identity), []).append(clip)
+        for person, own in self._of.items():
+            self._of[person] = [clip for clip in own if clip.emotion == "neutral"] or own
+
+    def __call__(self, clip: Footage, random: np.random.Generator) -> NDArray[np.uint8]:
+        """(S, S, 3), one of them."""
+        own = self._of[clip.dataset, clip.identity]
+        squares = self._views.squares(own[_one(own, random)])
+        drawn: NDArray[np.uint8] = squares[_one(squares, random)]
+        return drawn
+
+
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """Batches of the VQGAN's stage: {"pictures": (N, 3, S, S), "number": its number}."""
@@ -226,7 +244,7 @@ class Sequences:
     preset: Preset
     seed: int
     items: int
-    sources: Mapping[tuple[str, str], Sequence[int]]
+    sources: Sources
     emotional: Mapping[str, Sequence[int]]
 
     def __call__(self, number: int) -> dict[str, Tensor]:
@@ -239,9 +257,7 @@ class Sequences:
         clip, heard = self.clips[chosen], self.clips[self.donors[chosen]]
         frames, content = self.views.squares(clip), self.codes(heard)[0]
         at = int(random.integers(len(frames) - 1))
-        own = self.sources[clip.dataset, clip.identity]
-        source = self.views.squares(self.clips[own[_one(own, random)]])
-        shown = np.stack([source[_one(source, random)], frames[at], frames[at + 1]])
+        shown = np.stack([self.sources(clip, random), frames[at], frames[at + 1]])
         near = audio.around(torch.from_numpy(np.array(content)), SPAN)
         alike = self.emotional.get(heard.emotion, [self.donors[chosen]])
         emotion = self.codes(self.clips[alike[_one(alike, random)]])[1]
@@ -266,14 +282,10 @@ def sequences(
     seed: int,
     items: int,
 ) -> Sequences:
-    """Sources are a person's neutral clips, or all of who has none. Clips of one frame are left out by the caller."""
-    sources: dict[tuple[str, str], list[int]] = {}
+    """Clips of one frame are left out by the caller."""
     emotional: dict[str, list[int]] = {}
     for k, clip in enumerate(clips):
-        sources.setdefault((clip.dataset, clip.identity), []).append(k)
         if clip.emotion in EMOTIONS:
             emotional.setdefault(clip.emotion, []).append(k)
-    for person, own in sources.items():
-        sources[person] = [k for k in own if clips[k].emotion == "neutral"] or own
     donors = strangers(clips, seed) if preset.shuffle_conditions else list(range(len(clips)))
-    return Sequences(clips, views, codes, donors, preset, seed, items, sources, emotional)
+    return Sequences(clips, views, codes, donors, preset, seed, items, Sources(clips, views), emotional)

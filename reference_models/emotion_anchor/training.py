@@ -62,6 +62,7 @@ class _Run:
         self.task, self.preset, self.clips, self.views = task, preset, clips, views
         self.others = [clip for clip in task.clips.get("val", ()) if clip.num_frames > 1]
         self.remarks: list[str] = []
+        self._sources = data.Sources([*clips, *self.others], views)
 
     def audio(self) -> Path:
         """E_c, E_e and G; windows are standardised by the train split."""
@@ -112,18 +113,26 @@ class _Run:
         return path
 
     def _filled(self) -> Path:
-        """Components and codebook of the same faces, each evened by itself, and mirrored."""
+        """Components and codebook of the same faces, evened as the transformer sees them, and mirrored."""
         faces = [*self.clips, *self.others]
         step = max(4, -(-sum(clip.num_frames for clip in faces) // SHOWN))
-        shown = [data.pixels(np.asarray(self.views.squares(clip)[::step])) for clip in faces]
-        pictures = torch.cat(shown)
-        if self.preset.evened:
-            pictures = data.evened(pictures, pictures)[0]
+        pictures = torch.cat([self._shown(clip, np.s_[::step])[0] for clip in faces])
         network = SquareTokens(self.preset)
         network.fill(torch.cat([pictures, pictures.flip(-1)]), self.task.seed)
         path = self._keep("vq", network.state_dict())
         self._report_usage(self._loaded("vq", visual(self.preset)))
         return path
+
+    def _shown(self, clip: Footage, frames: slice) -> tuple[Tensor, Tensor]:
+        """Pictures (n, 3, S, S) of a clip, each evened by a source of its own where the preset does so, and by how
+        much (n, 3, 1, 1)."""
+        pictures = data.pixels(np.asarray(self.views.squares(clip)[frames]))
+        if not self.preset.evened:
+            return pictures, torch.ones(())
+        random = data.rng(self.task.seed, 0)
+        sources = data.pixels(np.stack([self._sources(clip, random) for _ in pictures]))
+        shown, _, spread = data.evened(pictures, sources)
+        return shown, spread
 
     def transformer(self) -> Path:
         """Anchor and transformer over the codes of the two others, which stay as they are."""
@@ -239,11 +248,7 @@ class _Run:
         seen = self.others or self.clips
         tokens, apart = [], []
         for clip in seen[:: max(1, len(seen) // VALIDATED)]:
-            squares = self.views.squares(clip)
-            some = data.pixels(np.asarray(squares[:: max(1, len(squares) // 4)][:4]))
-            spread = torch.ones(())
-            if self.preset.evened:
-                some, _, spread = data.evened(some, some)
+            some, spread = self._shown(clip, np.s_[:: max(1, clip.num_frames // 4)])
             made, found = vqgan(some)
             tokens.append(found.indices.flatten())
             apart.append(float(((made - some) * spread).abs().mean()))
