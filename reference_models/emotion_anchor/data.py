@@ -81,6 +81,7 @@ class Sounds:
     items: int
     seed: int
     paths: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)  # how pairs were aligned
+    alike: dict[tuple[str, str], list[Footage]] = field(default_factory=dict)  # clips by person and emotion
 
     def __call__(self, number: int) -> dict[str, Any]:
         random = rng(self.seed, number)
@@ -114,7 +115,10 @@ class Sounds:
 
     def _other(self, clip: Footage, random: np.random.Generator) -> Floats:
         """A window of the person in the clip's emotion."""
-        alike = [c for c in self.clips if (c.identity, c.emotion) == (clip.identity, clip.emotion)]
+        if not self.alike:
+            for one in self.clips:
+                self.alike.setdefault((one.identity, one.emotion), []).append(one)
+        alike = self.alike[clip.identity, clip.emotion]
         of = self._windows(alike[_one(alike, random)])
         drawn: Floats = of[_one(of, random)]
         return drawn
