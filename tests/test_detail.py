@@ -34,7 +34,7 @@ def test_the_share_falls_with_the_distance_as_documented() -> None:
     assert np.all(mixed == round(151 + 100 / np.e))
 
 
-@pytest.mark.parametrize("detail", [0, -0.1, 1.5, float("nan")])
-def test_a_tolerance_that_is_none_is_refused(detail: float) -> None:
+@pytest.mark.parametrize("detail", [0, -0.1, 1.5, float("nan"), "x"])
+def test_a_tolerance_that_is_none_is_refused(detail: float | str) -> None:
     with pytest.raises(GenerationError, match=r"detail .*; expected a tolerance above 0"):
-        tolerance_of(detail)
+        tolerance_of(detail)  # type: ignore[arg-type]
