@@ -296,7 +296,7 @@ def test_guidance_may_change_after_the_training(tmp_path: Path) -> None:
         ({"num_frames": 0}, "0 frames were asked for"),
         ({"reference": np.zeros(32, np.uint8)}, "expected 8-bit RGB"),
         ({"sample_rate": 44_100}, "44100 Hz; expected 16000"),
-        ({"audio": np.zeros(0, np.float32)}, "at least one sample"),
+        ({"audio": np.zeros(0, np.float32)}, "one channel, not empty"),
         ({"audio": np.full(9, np.nan, np.float32)}, "not finite"),
         ({"reference": np.zeros((32, 32), np.uint8)}, "expected 8-bit RGB"),
         ({"reference": np.zeros((32, 32, 4), np.uint8)}, "expected 8-bit RGB"),
@@ -311,6 +311,33 @@ def test_bad_requests(trained: Path, changes: dict, told: str) -> None:
     with pytest.raises(GenerationError, match=told) as raised:
         frames_of(EmotionAnchor(trained, "tiny", emotion="word").generate(request(CLIPS["val"][0], **changes)))
     assert "\n" not in str(raised.value)
+
+
+def test_a_source_video_that_loses_its_face_is_named_with_the_frame(trained: Path) -> None:
+    points = np.stack([mesh(SIDE, 0.0, 1.0)] * FRAMES)
+    points[4] = np.nan
+    given = request(CLIPS["val"][0], target_points=lambda: points)
+    with pytest.raises(GenerationError, match=r"^frame 5 of the source video: found no face"):
+        frames_of(EmotionAnchor(trained, "tiny", emotion="word", source="video").generate(given))
+
+
+@pytest.mark.parametrize("sound", [np.full(16_000, np.nan, np.float32), np.zeros(0, np.float32)])
+def test_an_emotional_sound_that_is_none_is_refused(trained: Path, sound: np.ndarray) -> None:
+    given = request(CLIPS["val"][0], emotion_video=clip("c", "happy", audio=lambda: sound))
+    with pytest.raises(GenerationError, match=r"^emotional sound of shape .* or not finite"):
+        frames_of(EmotionAnchor(trained, "tiny").generate(given))
+
+
+def test_detail_of_a_still_source_is_that_of_each_frame(trained: Path) -> None:
+    """Drawn once for a picture, and frame by frame for a video that stands still."""
+    own, shown = CLIPS["val"][0], next(CLIPS["val"][0].frames())
+    still = request(own, target_frames=lambda: iter([shown] * FRAMES))
+    one, each, plain = (
+        frames_of(EmotionAnchor(trained, "tiny", emotion="word", **options).generate(still))  # type: ignore[arg-type]
+        for options in ({"detail": 0.3}, {"detail": 0.3, "source": "video"}, {})
+    )
+    assert np.array_equal(one, each)
+    assert not np.array_equal(one, plain)
 
 
 def test_bad_checkpoints(trained: Path, tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ class EmotionAnchor:
             codes = self.transformer.sample(given, self.preset.top_k, noise, guidance=self.preset.guidance)
             made = self._pasted(shown, self.vqgan.codebook.entries[codes], mean, spread)
             if self._detail is not None:
-                left = self._pasted(shown, source.expand(len(near), -1, -1), mean, spread)
+                left = self._pasted(shown[: len(source)], source, mean, spread)
+                left *= len(near) // len(left)
                 given_frames = (frame for frame, _ in shown)
                 made = [with_detail(*one, self._detail) for one in zip(made, left, given_frames, strict=True)]
             yield np.stack(made)
@@ -109,7 +110,9 @@ class EmotionAnchor:
                 )
             return self.transformer.spoken(torch.tensor([EMOTIONS.index(request.emotion)], device=self._device))[0]
         if request.emotion_video is not None:
-            found = audio.coefficients(request.emotion_video.audio(), request.emotion_video.num_frames)
+            sound = request.emotion_video.audio()
+            _check_sound(sound, "emotional sound")
+            found = audio.coefficients(sound, request.emotion_video.num_frames)
         return audio.spans(self.audio.codes(found)[1], SPAN)
 
     def _faces(self, request: Request) -> Iterator[tuple[Picture, face.Affine]]:
@@ -125,7 +128,11 @@ class EmotionAnchor:
         count = 0
         for frame, points in zip(request.target_frames(), request.target_points(), strict=False):
             count += 1
-            yield frame, face.upright(points, self.preset.size)
+            try:
+                where = face.upright(points, self.preset.size)
+            except GenerationError as error:
+                raise GenerationError(f"frame {count} of the source video: {error}") from error
+            yield frame, where
         raise GenerationError(f"the source video has {count} frames; {request.num_frames} were asked for")
 
     def _tokens(self, shown: list[tuple[Picture, face.Affine]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,10 +149,7 @@ class EmotionAnchor:
 def _check(request: Request) -> None:
     if request.sample_rate != SAMPLE_RATE:
         raise GenerationError(f"sound of {request.sample_rate} Hz; expected {SAMPLE_RATE}, as prepared clips have")
-    if request.audio.ndim != 1 or not len(request.audio) or not np.isfinite(request.audio).all():
-        raise GenerationError(
-            f"sound of shape {request.audio.shape}, or not finite; expected one channel of at least one sample"
-        )
+    _check_sound(request.audio, "sound")
     if request.num_frames < 1:
         raise GenerationError(f"{request.num_frames} frames were asked for; expected 1 at least")
     if request.reference.ndim != 3 or request.reference.shape[2] != 3 or request.reference.dtype != np.uint8:
@@ -155,3 +159,8 @@ def _check(request: Request) -> None:
     height, width = request.reference.shape[:2]
     if not LEAST <= min(height, width) <= max(height, width) <= MOST:
         raise GenerationError(f"a portrait of {width} x {height} px; expected sides of {LEAST} to {MOST}")
+
+
+def _check_sound(sound: audio.Floats, which: str) -> None:
+    if sound.ndim != 1 or not len(sound) or not np.isfinite(sound).all():
+        raise GenerationError(f"{which} of shape {sound.shape}, or not finite; expected one channel, not empty")
