@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from reference_models.base import Footage, GenerationError
 
+P = TypeVar("P", bound=Any)
 TRIES = 100  # partners that a clip is tried with in a control
 
 
@@ -66,6 +68,34 @@ class Trained:
 
     path: Path
     remarks: list[str]
+
+
+def changed(preset: P, options: Mapping[str, Any], fixed: Sequence[str] = ()) -> P:
+    """The preset, a dataclass, with fields replaced, none of the `fixed` ones; lists stand for tuples, whole
+    numbers for floats. Raises TrainingError for a field that it has not, and for values of another kind."""
+    known = [field.name for field in fields(preset) if field.name not in fixed]
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in known:
+            raise TrainingError(f"option {name!r}; expected one of {', '.join(known)}")
+        own = getattr(preset, name)
+        if isinstance(own, tuple):
+            value = tuple(value) if isinstance(value, list) else value
+            like = type(value) is tuple and all(_alike(one, own[0]) for one in value if own)
+        else:
+            value = float(value) if isinstance(own, float) and type(value) is int else value
+            like = _alike(value, own)
+        if not like:
+            raise TrainingError(f"option {name} = {value!r}; expected {type(own).__name__}, as {own!r}")
+        found[name] = value
+    made: P = replace(preset, **found)
+    return made
+
+
+def _alike(value: Any, own: Any) -> bool:
+    if isinstance(own, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(own)
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

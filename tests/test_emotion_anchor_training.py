@@ -251,8 +251,8 @@ def test_stages_need_those_before_them_of_the_same_configuration(tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"size": "x"}, "option size = 'x'; expected such as 64"),
-        ({"shuffle_conditions": "False"}, "option shuffle_conditions = 'False'; expected such as False"),
+        ({"size": "x"}, "option size = 'x'; expected int, as 64"),
+        ({"shuffle_conditions": "False"}, "option shuffle_conditions = 'False'; expected bool, as False"),
         ({"channels": 7}, "option channels = 7"),
         ({"top_k": 0}, "option top_k = 0; expected 1 or more"),
         ({"pkeep": 1.5}, "option pkeep = 1.5; expected a share"),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -22,7 +22,7 @@ from reference_models.dice_talk.embedder_data import Batch, Batches, Views
 from reference_models.dice_talk.embedder_losses import info_nce, same_as
 from reference_models.dice_talk.embedding import MODEL, EmotionEmbedder, network_of
 from reference_models.fit import Settings, Validate, fit
-from reference_models.training import Task, Trained, TrainingError
+from reference_models.training import Task, Trained, TrainingError, changed
 
 STAGES = ("embedder",)
 ABLATIONS: tuple[str, ...] = ()
@@ -142,15 +142,10 @@ def train(task: Task) -> Trained:
 def _preset(task: Task) -> Preset:
     """The preset with the task's options. Raises TrainingError for one that it does not have, or of another kind."""
     preset = _PRESETS[task.preset]
-    known = {field.name: type(getattr(preset, field.name)) for field in fields(preset) if field.name != "size"}
-    for name, value in task.options.items():
-        if name not in known:
-            raise TrainingError(f"option {name!r}; expected one of {', '.join(known)}")
-        if not isinstance(value, known[name]) or (known[name] is int and value < 1):
-            raise TrainingError(
-                f"option {name} = {value!r}; expected {known[name].__name__}, as {getattr(preset, name)!r}"
-            )
-    chosen = replace(preset, **task.options)
+    chosen = changed(preset, task.options, fixed=("size",))
+    for name in task.options:
+        if type(value := getattr(chosen, name)) is int and value < 1:
+            raise TrainingError(f"option {name} = {value!r}; expected int, as {getattr(preset, name)!r}")
     if not 0 <= chosen.drop <= 1 or chosen.temperature <= 0 or chosen.samples < 2:
         raise TrainingError(
             f"drop = {chosen.drop}, temperature = {chosen.temperature}, samples = {chosen.samples}; expected 0 to 1, "

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -120,33 +120,28 @@ def train(task: Task) -> Trained:
 
 def _preset(task: Task) -> Preset:
     """Raises TrainingError for an option that the preset lacks, of another kind, or that no model can be made with."""
-    chosen = replace(presets.PRESETS[task.preset], **SWITCHES.get(task.ablation, {}))
-    known = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
-    options = {name: checkpoints.tupled(value) for name, value in task.options.items()}
-    for name, value in options.items():
-        if name not in known:
-            raise TrainingError(f"option {name!r}; expected one of {', '.join(known)}")
-        options[name] = _like(name, value, known[name])
-    chosen = replace(chosen, **options)
-    if options:
-        _possible(chosen, ", ".join(f"{name} = {value!r}" for name, value in options.items()))
+    own = replace(presets.PRESETS[task.preset], **SWITCHES.get(task.ablation, {}))
+    chosen = training.changed(own, task.options)
+    for name in task.options:
+        if not _fits(name, getattr(chosen, name), known := getattr(own, name)):
+            raise TrainingError(
+                f"option {name} = {getattr(chosen, name)!r}; expected {type(known).__name__}, as {known!r}"
+            )
+    if task.options:
+        told = ", ".join(f"{name} = {getattr(chosen, name)!r}" for name in task.options)
+        _possible(chosen, told)
     return chosen
 
 
-def _like(name: str, value: Any, own: Any) -> Any:
-    """The value of an option, of the kind of the preset's `own`. Raises TrainingError for another."""
-    if isinstance(own, float) and type(value) is int:
-        return float(value)
-    fits = type(value) is type(own)
-    if fits and isinstance(own, int) and not isinstance(own, bool):
-        fits = value >= (0 if name in MAY_BE_NONE else min(own, 1))
-    if fits and isinstance(own, tuple):
-        whole = isinstance(own[0], int)
-        fits = all(type(one) is int and one > 0 if whole else type(one) in (int, float) for one in value)
-        fits = fits and (name in OF_ANY_LENGTH or len(value) == len(own))
-    if not fits:
-        raise TrainingError(f"option {name} = {value!r}; expected {type(own).__name__}, as {own!r}")
-    return value
+def _fits(name: str, value: Any, own: Any) -> bool:
+    """Whether a value of the right kind is as large, or a list as long, as it must be."""
+    if isinstance(own, tuple):
+        positive = not isinstance(own[0], int) or all(one > 0 for one in value)
+        return positive and (name in OF_ANY_LENGTH or len(value) == len(own))
+    if isinstance(own, int) and not isinstance(own, bool):
+        least: int = 0 if name in MAY_BE_NONE else min(own, 1)
+        return bool(value >= least)
+    return True
 
 
 def _possible(preset: Preset, told: str) -> None:

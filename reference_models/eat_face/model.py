@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reference_models.eat_face.presets import Preset
+from reference_models.eat_face.presets import DIFFUSION_STEPS, Preset
 
 LEFT, RIGHT, TOP, BOTTOM = 127, 356, 151, 152  # MediaPipe's points at the face's edges (Section III-C.2)
 SCALE = 0.18215  # of Stable Diffusion's latents
@@ -283,6 +283,7 @@ def scheduler(preset: Preset) -> Any:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(  # type: ignore[no-untyped-call]
+        num_train_timesteps=DIFFUSION_STEPS,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from reference_models.base import GenerationError
-from reference_models.training import TrainingError
+from reference_models.training import TrainingError, changed
 
 MODEL = "eat-face"
 # Pretrained networks that a preset starts from; the U-Net may be random instead.
 WEIGHTS = {"full": ("sd-vae", "clip-vit-large-patch14", "wav2vec2-base", "sd15-unet")}
 # The paper's words (Section IV-A.2), which are MEAD's; the prompt is "<word> emotion".
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+Mask = Literal["face", "binary"]
+DIFFUSION_STEPS = 1000  # of the noise schedule
+POSITIVE = (
+    "size", "patch", "latent_channels", "layers", "heads", "groups", "width", "speech_width", "embedding", "ddim_steps",
+    "copies", "validate_every",
+)  # fmt: skip
+SHARES = ("alpha", "ema", "unheard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,8 @@ class Preset:
     temperature       τ of eq. 8
     prediction        what the U-Net predicts; the paper's equations have the noise, "sample" is z_0
     mask              "face": z_m is of the picture with the face hidden; "binary": of the mask itself
+    unheard           share of the items whose speech features are 0: no sound in particular
+    guidance          predictions are so many times as far from those of no sound in particular; 1: as they are
     ddim_steps        when sampling
     smooth            frames are smoothed by interpolation where there is a network for it
     copies            of each training clip, all but the first with other colours, and slightly warped
@@ -73,8 +83,10 @@ class Preset:
     ema: float = 0.999
     alpha: float = 0.5
     temperature: float = 0.2
-    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
-    mask: Literal["face", "binary"] = "face"
+    prediction: Prediction = "epsilon"
+    mask: Mask = "face"
+    unheard: float = 0.0
+    guidance: float = 1.0
     ddim_steps: int = 100
     smooth: bool = True
     copies: int = 1
@@ -155,19 +167,49 @@ TINY = Preset(
 PRESETS = {preset.name: preset for preset in (FULL, TINY)}
 
 
-def changed(preset: Preset, options: Mapping[str, Any]) -> Preset:
-    """The preset with some fields replaced. Raises TrainingError for a field that it has not, or of another type."""
-    known = [field.name for field in fields(Preset) if field.name not in ("name", "stages")]
-    found: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
-    }
-    for name, value in found.items():
-        if name not in known:
-            raise TrainingError(f"option {name!r} is no field of EAT-Face's presets; known: {', '.join(known)}")
-        own = getattr(preset, name)
-        if type(value) is not type(own) and not (isinstance(own, float) and type(value) is int):
-            raise TrainingError(f"option {name} = {value!r}; expected such as {own!r}")
-    return replace(preset, **found)
+def preset_of(name: str, options: Mapping[str, Any]) -> Preset:
+    """The preset with some fields replaced. Raises TrainingError for a field that it has not, and for values of another
+    type, out of their range or that do not fit together."""
+    preset = changed(PRESETS[name], options, fixed=("name", "own_encoders", "stages"))
+    _check(preset)
+    return preset
+
+
+def _check(p: Preset) -> None:
+    """Raises TrainingError for what cannot be built, or is not what it seems."""
+
+    def refuse(names: str, expected: str) -> None:
+        given = ", ".join(f"{name} = {getattr(p, name)!r}" for name in names.split())
+        raise TrainingError(f"option {given}; expected {expected}")
+
+    for name in POSITIVE:
+        if getattr(p, name) < 1:
+            refuse(name, "1 or more")
+    for name in SHARES:
+        if not 0 <= getattr(p, name) <= 1:
+            refuse(name, "a share, 0 to 1")
+    for name in ("warmup", "weight_decay"):
+        if getattr(p, name) < 0:
+            refuse(name, "0 or more")
+    if min(*p.vae, *p.unet, *p.adapter, 1) < 1 or not p.vae or not p.unet:
+        refuse("vae unet adapter", "lists of whole numbers above 0, the first two not empty")
+    if any(channels % p.groups for channels in (*p.vae, *p.unet)):
+        refuse("vae unet groups", "channels that are multiples of groups")
+    if len(p.unet) != len(p.cross):
+        refuse("unet cross", "one of cross for each level of unet")
+    if p.size % (smallest := p.patch << (len(p.vae) + len(p.unet) - 2)):
+        refuse("size patch vae unet", f"a size that is a multiple of {smallest}, which becomes one number")
+    if p.embedding >> len(p.adapter) < 1:
+        refuse("embedding adapter", "an embedding that may be halved once a convolution of the adapter")
+    if p.ddim_steps > DIFFUSION_STEPS:
+        refuse("ddim_steps", f"{DIFFUSION_STEPS} at most")
+    if p.temperature <= 0:
+        refuse("temperature", "a number above 0")
+    for name, known in (("prediction", get_args(Prediction)), ("mask", get_args(Mask))):
+        if getattr(p, name) not in known:
+            refuse(name, f"one of {', '.join(known)}")
+    if p.guidance < 0 or (p.guidance != 1 and not 0 < p.unheard < 1):
+        refuse("guidance unheard", "1, or another number from 0 up and a share of training that hears nothing")
 
 
 def recorded(preset: Preset) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from reference_models.base import Footage
 from reference_models.eat_face import data, losses, model, own
 from reference_models.eat_face.networks import ABLATIONS as ABLATIONS
 from reference_models.eat_face.networks import Ablation, Networks, fill, fresh, write
-from reference_models.eat_face.presets import MODEL, changed, recorded
+from reference_models.eat_face.presets import MODEL, preset_of, recorded
 from reference_models.eat_face.presets import PRESETS as _PRESETS
 from reference_models.eat_face.presets import WEIGHTS as WEIGHTS
 from reference_models.eat_face.validation import Validation, denoise, joint_pairs
@@ -37,7 +37,7 @@ from reference_models.training import Task, Trained, TrainingError, save
 
 PRESETS = tuple(_PRESETS)
 OWN = ("vae", "speech", "pair")
-SAMPLING = ("ddim_steps", "smooth")  # fields of a preset that change no weight
+SAMPLING = ("guidance", "ddim_steps", "smooth")  # fields of a preset that change no weight
 SAVE_EVERY = 500  # steps from one checkpoint to the next
 STAGES = (*OWN, "tfr", "eve", "controlnet", "finetune")
 SKIPPED: dict[str, tuple[str, ...]] = {
@@ -66,7 +66,7 @@ def train(task: Task) -> Trained:
 class _Run:
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._preset = changed(_PRESETS[task.preset], task.options)
+        self._preset = preset_of(task.preset, task.options)
         self._ablation: Ablation = task.ablation  # type: ignore[assignment]  # the command has checked it
         lacking = [name for name in WEIGHTS.get(task.preset, ())[:3] if name not in task.weights]
         if lacking:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from reference_models.base import GenerationError
-from reference_models.training import TrainingError
+from reference_models.training import TrainingError, changed
 
 MODEL = "emotion-anchor"
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")  # MEAD's
@@ -171,16 +171,7 @@ PRESETS = {preset.name: preset for preset in (FULL, TINY)}
 def preset_of(name: str, options: Mapping[str, Any]) -> Preset:
     """The preset with some fields replaced. Raises TrainingError for a field that it has not, and for values of another
     type, out of their range or that do not fit together."""
-    known = [field.name for field in fields(Preset) if field.name not in ("name", "stages")]
-    for option in options:
-        if option not in known:
-            raise TrainingError(f"option {option!r} is no field of {MODEL}'s presets; known: {', '.join(known)}")
-        own, value = getattr(PRESETS[name], option), options[option]
-        kind = tuple if isinstance(value, list) else type(value)
-        if kind is not type(own) and not (isinstance(own, float) and kind is int):
-            raise TrainingError(f"option {option} = {value!r}; expected such as {own!r}")
-    lists = {option: tuple(value) for option, value in options.items() if isinstance(value, list)}
-    preset = replace(PRESETS[name], **{**options, **lists})
+    preset = changed(PRESETS[name], options, fixed=("name", "stages"))
     _check(preset)
     return preset
 
