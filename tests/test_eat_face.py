@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reference_models.base import GenerationError, Request
-from reference_models.eat_face import data, encoders, losses, model, sample
+from reference_models.eat_face import data, encoders, losses, model, sample, validation
 from reference_models.eat_face.networks import Networks, fresh
-from reference_models.eat_face.presets import EMOTIONS, FULL, TINY, changed, recorded, restored
+from reference_models.eat_face.presets import EMOTIONS, FULL, TINY, preset_of, recorded, restored
 from reference_models.training import TrainingError
 
 MICRO = replace(
@@ -356,6 +358,48 @@ def test_a_picture_without_a_face_is_refused() -> None:
             sample.mesh(points, 1)
 
 
+class Spoken:
+    """A reconstructor of z_0 that adds up what it is given."""
+
+    def context(self, speech: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
+        return speech
+
+    def __call__(self, x_in: torch.Tensor, t: torch.Tensor, context: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+        return 0.1 * x_in[:, :4] + (context.mean((1, 2)) + added)[:, None, None, None]
+
+
+def test_guidance_takes_predictions_away_from_those_of_no_sound() -> None:
+    """u + w (c - u), of z_0 at the last step of DDIM, which is then its own result but for the least noise."""
+    heard, z = noise(2, 3, 6), noise(2, 4, 2, 2, seed=1)
+    networks = SimpleNamespace(
+        preset=replace(TINY, prediction="sample", guidance=3.0, unheard=0.1),
+        controller=lambda x_in, t, context, c_e: context.mean((1, 2)) + c_e,
+        reconstructor=Spoken(),
+    )
+    made = sample.ddim(networks, z, z, z, heard, None, torch.tensor(0.5), 1)  # type: ignore[arg-type]
+    mean = heard.double().mean((1, 2)).numpy()[:, None, None, None]
+    loud, silent = 0.1 * z.double().numpy() + 2 * mean + 0.5, 0.1 * z.double().numpy() + 0.5
+    z_0 = silent + 3 * (loud - silent)
+    schedule = model.scheduler(TINY)
+    schedule.set_timesteps(1)
+    now, then = (float(schedule.alphas_cumprod[at]) for at in (int(schedule.timesteps[0]), 0))
+    of_noise = (z.double().numpy() - now**0.5 * z_0) / (1 - now) ** 0.5
+    np.testing.assert_allclose(made.numpy(), then**0.5 * z_0 + (1 - then) ** 0.5 * of_noise, atol=1e-5)
+
+
+def test_a_share_of_the_training_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    networks = SimpleNamespace(
+        preset=replace(TINY, unheard=0.3), reconstructor=SimpleNamespace(context=lambda speech, _: seen.append(speech))
+    )
+    monkeypatch.setattr(validation, "denoising", lambda *_: torch.zeros(()))
+    batch = {"speech": noise(2000, 3, 6), **dict.fromkeys(("clean", "hidden", "reference"), torch.zeros(1))}
+    validation.denoise(networks, "tfr", None, batch, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    silent = (seen[0] == 0).all(2).all(1)
+    assert 0.25 < float(silent.float().mean()) < 0.35
+    assert torch.equal(seen[0][~silent], batch["speech"][~silent])
+
+
 def test_smoothing_keeps_the_number_of_frames_and_evens_out_jitter() -> None:
     frames = [np.full((2, 2, 3), value, np.uint8) for value in (10, 10, 50, 10, 10)]
     mean = lambda a, b: ((a.astype(int) + b) // 2).astype(np.uint8)  # noqa: E731
@@ -365,13 +409,41 @@ def test_smoothing_keeps_the_number_of_frames_and_evens_out_jitter() -> None:
         assert len(list(sample.smoothed(iter(frames[:count]), mean))) == count
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"alfa": 1}, "option 'alfa'; expected one of size, patch"),
+        ({"own_encoders": False}, "option 'own_encoders'; expected one of"),
+        ({"alpha": "x"}, "option alpha = 'x'; expected float, as 0.5"),
+        ({"alpha": math.nan}, "option alpha = nan; expected float"),
+        ({"alpha": 2.0}, "alpha = 2.0; expected a share"),
+        ({"unet": ["a", "b"]}, "expected tuple, as (64, 96)"),
+        ({"cross": [1, 0]}, "expected tuple, as (True, False)"),
+        ({"unet": [64]}, "expected one of cross for each level"),
+        ({"unet": [], "cross": []}, "not empty"),
+        ({"vae": [0, 8]}, "whole numbers above 0"),
+        ({"vae": [7]}, "multiples of groups"),
+        ({"copies": 0}, "copies = 0; expected 1 or more"),
+        ({"size": 60}, "a multiple of 16"),
+        ({"embedding": 2}, "halved once a convolution"),
+        ({"weight_decay": -1.0}, "0 or more"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"ddim_steps": 2000}, "1000 at most"),
+        ({"mask": "foo"}, "one of face, binary"),
+        ({"prediction": "foo"}, "one of epsilon, v_prediction, sample"),
+        ({"guidance": -1.0}, "another number from 0 up"),
+        ({"guidance": 2.0, "unheard": 0.0}, "a share of training that hears nothing"),
+    ],
+)
+def test_options_that_fit_no_model_are_refused_in_one_line(options: dict[str, object], told: str) -> None:
+    with pytest.raises(TrainingError, match=re.escape(told)) as caught:
+        preset_of("tiny", options)
+    assert "\n" not in str(caught.value)
+
+
 def test_options_and_recorded_configurations() -> None:
     assert restored({"configuration": recorded(TINY)}, "x") == TINY
-    with pytest.raises(TrainingError, match="no field of EAT-Face's presets"):
-        changed(TINY, {"alfa": 1})
-    with pytest.raises(TrainingError, match=r"alpha = 'x'; expected such as 0.5"):
-        changed(TINY, {"alpha": "x"})
-    assert changed(TINY, {"alpha": 1, "unet": [8, 16]}).unet == (8, 16)
+    assert preset_of("tiny", {"alpha": 1, "unet": [8, 16]}).unet == (8, 16)
     with pytest.raises(GenerationError, match="is not this version's"):
         restored({"configuration": {**recorded(TINY), "colour": 1}}, "x")
     assert len(EMOTIONS) == 8

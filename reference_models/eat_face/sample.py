@@ -18,7 +18,7 @@ from reference_models.detail import tolerance_of, with_detail
 from reference_models.eat_face import data, model
 from reference_models.eat_face.losses import joined
 from reference_models.eat_face.networks import Networks, read
-from reference_models.eat_face.presets import EMOTIONS
+from reference_models.eat_face.presets import DIFFUSION_STEPS, EMOTIONS
 
 SMALLEST = 32  # px, of a reference's side
 POINTS = 478
@@ -30,21 +30,33 @@ def ddim(
     noise: Tensor,
     hidden: Tensor,
     reference: Tensor,
-    context: Tensor,
+    speech: Tensor,
+    tokens: Tensor | None,
     c_e: Tensor | None,
     steps: int,
 ) -> Tensor:
-    """Latents (N, C, h, w) from noise of that shape; hidden, reference: z_m and z_r; context: keys and values."""
-    schedule = model.scheduler(networks.preset)
+    """Latents (N, C, h, w) from noise of that shape; hidden, reference: z_m and z_r; speech (N, 3, D); tokens of the
+    text, and c_e, where there are such."""
+    schedule, weight = model.scheduler(networks.preset), networks.preset.guidance
     schedule.set_timesteps(steps, device=noise.device)
-    z = noise
-    for t in schedule.timesteps:
-        x_in, at = joined(z, hidden, reference), t.expand(len(z))
+    context = networks.reconstructor.context(speech, tokens)
+    silence = networks.reconstructor.context(torch.zeros_like(speech), tokens) if weight != 1 else None
+
+    def predict(x_in: Tensor, at: Tensor, context: Tensor) -> Tensor:
         residuals = None
         if networks.controller is not None and c_e is not None:
             residuals = networks.controller(x_in, at, context, c_e)
-        predicted = networks.reconstructor(x_in, at, context, residuals)
-        z = schedule.step(predicted.float(), t, z, eta=0.0).prev_sample
+        out: Tensor = networks.reconstructor(x_in, at, context, residuals).float()
+        return out
+
+    z = noise
+    for t in schedule.timesteps:
+        x_in, at = joined(z, hidden, reference), t.expand(len(z))
+        predicted = predict(x_in, at, context)
+        if silence is not None:
+            unheard = predict(x_in, at, silence)
+            predicted = unheard + weight * (predicted - unheard)
+        z = schedule.step(predicted, t, z, eta=0.0).prev_sample
     return z
 
 
@@ -80,8 +92,9 @@ class EatFace:
         """Raises GenerationError for a checkpoint that does not fit."""
         weights = {"sd-vae": vae, "clip-vit-large-patch14": clip, "wav2vec2-base": wav2vec}
         self._networks = read(checkpoint, preset, weights, device)
-        if not 1 <= batch <= CHUNK or (ddim_steps is not None and not 1 <= ddim_steps <= 1000):
-            raise GenerationError(f"batch {batch}, ddim_steps {ddim_steps}; expected 1 to {CHUNK}, and 1 to 1000")
+        if not 1 <= batch <= CHUNK or (ddim_steps is not None and not 1 <= ddim_steps <= DIFFUSION_STEPS):
+            most = f"1 to {CHUNK}, and 1 to {DIFFUSION_STEPS}"
+            raise GenerationError(f"batch {batch}, ddim_steps {ddim_steps}; expected {most}")
         if pose not in ("reference", "target") or precision not in ("no", "bf16"):
             raise GenerationError(f"pose {pose!r}, precision {precision!r}; expected reference or target, no or bf16")
         if detail is not None and pose != "reference":
@@ -127,10 +140,9 @@ class EatFace:
             count = len(hidden)
             heard = model.windows(speech, request.num_frames, torch.arange(start, start + count, device=device))
             with cast:
-                context = networks.reconstructor.context(heard, _spread(tokens, count))
                 z = ddim(
                     networks, noise.expand(count, -1, -1, -1), hidden, reference.expand(count, -1, -1, -1),
-                    context, _spread(c_e, count), self._steps,
+                    heard, _spread(tokens, count), _spread(c_e, count), self._steps,
                 )  # fmt: skip
                 pictures = networks.codec.decode(z)
             for picture in to_pictures(pictures):

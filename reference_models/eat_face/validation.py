@@ -80,8 +80,7 @@ class Validation:
         tokens, c_e = (None, None) if self._stage == "tfr" else networks.condition(word, face)
         heard = torch.stack([item.window(int(frame)) for frame in frames]).to(self._device)
         noise = torch.randn(real[:1].shape, generator=torch.Generator().manual_seed(0)).to(self._device).expand_as(real)
-        context = networks.reconstructor.context(heard, tokens)
-        return real, ddim(networks, noise, hidden, reference, context, c_e, STEPS)
+        return real, ddim(networks, noise, hidden, reference, heard, tokens, c_e, STEPS)
 
 
 def denoise(
@@ -94,7 +93,11 @@ def denoise(
         tokens, c_e = networks.condition(batch["word"], batch["calm"])
         if networks.controller is not None and c_e is not None:
             control = (networks.controller, c_e)
-    context = networks.reconstructor.context(batch["speech"], tokens)
+    speech, unheard = batch["speech"], networks.preset.unheard
+    if unheard:
+        drawn = torch.rand(len(speech), 1, 1, generator=generator, device=speech.device)
+        speech = speech * (drawn >= unheard)
+    context = networks.reconstructor.context(speech, tokens)
     return denoising(networks.reconstructor, schedule, latents, context, generator, control)
 
 
