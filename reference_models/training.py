@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,10 +26,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reference_models.base import Footage, GenerationError
+from reference_models.base import FPS, SAMPLE_RATE, Footage, GenerationError
 
 P = TypeVar("P", bound=Any)
-TRIES = 100  # partners that a clip is tried with in a control
+TRIES = 100  # partners that a clip is tried with
 
 
 class TrainingError(Exception):
@@ -129,9 +130,29 @@ def load(path: Path, model: str, preset: str | None = None) -> tuple[dict[str, T
     return tensors, config
 
 
+def mismatched(clips: Sequence[Footage], seed: int) -> list[Footage]:
+    """For a control: every clip with the sound and the emotion of another, which says something else in another emotion
+    as far as there is such a one. The sound begins at a random place and goes round: clips start and end in silence
+    with the mouth shut, and from that alone a control would learn to hear."""
+    rng = np.random.default_rng([seed, 2])
+    out = []
+    for clip, donor in zip(clips, strangers(clips, seed), strict=True):
+        other, start = clips[donor], float(rng.random())
+        sound = partial(_round, other.audio, start, round(clip.num_frames * SAMPLE_RATE / FPS))
+        key = f"{clip.key}+{other.key}+{start:.6f}"
+        out.append(replace(clip, audio=sound, emotion=other.emotion, sentence=other.sentence, key=key))
+    return out
+
+
+def _round(audio: Callable[[], NDArray[np.float32]], start: float, length: int) -> NDArray[np.float32]:
+    """`length` samples from the share `start` of a sound, over and over."""
+    sound = audio()
+    return np.resize(np.roll(sound, -int(start * len(sound))), length)
+
+
 def strangers(clips: Sequence[Footage], seed: int) -> list[int]:
-    """For a control: of each clip another's number, every one once; one that says something else in another emotion as
-    far as there are such, lest the control hears what is true after all."""
+    """Of each clip another's number, every one once; one that says something else in another emotion as far as there
+    are such."""
 
     def alike(one: int, other: int) -> int:
         a, b = clips[one], clips[other]

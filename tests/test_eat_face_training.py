@@ -226,20 +226,6 @@ def test_batches_of_the_joint_embedding_hold_no_emotion_twice_and_references_are
         assert (same["reference"].flatten() == same["clean"].flatten()).all()  # x_r is of the clip itself
 
 
-def test_shuffled_clips_have_the_sound_and_emotion_of_another() -> None:
-    clips = [clip(who, emotion) for who in "abc" for emotion in ("neutral", "happy")]
-    mixed = data.shuffled(clips, 0)
-    by_sound = {one.audio: one for one in clips}
-    for one, other in zip(clips, mixed, strict=True):
-        donor = by_sound[other.audio]
-        assert donor is not one
-        assert other.emotion == donor.emotion
-        assert (other.frames, other.identity) == (one.frames, one.identity)
-        assert other.key != one.key
-    assert sorted(one.audio().sum() for one in mixed) == sorted(one.audio().sum() for one in clips)
-    assert [one.key for one in data.shuffled(clips, 0)] == [one.key for one in mixed]
-
-
 def test_clips_of_other_emotions_are_left_out_aloud(tmp_path: Path) -> None:
     kept, told = data.usable([*CLIPS["train"], replace(clip("d", "happy"), emotion="calm")])
     assert len(kept) == len(CLIPS["train"])

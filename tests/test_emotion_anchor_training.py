@@ -218,22 +218,13 @@ def test_shuffled_conditions_give_every_clip_another_sound(tmp_path: Path) -> No
         data.sequences(CLIPS["train"], views, lambda clip: None, preset_of("tiny", {"shuffle_conditions": on}), 0, 2)
         for on in (False, True)
     ]
-    assert made[0].donors == [0, 1, 2, 3]
-    assert sorted(made[1].donors) == [0, 1, 2, 3]
-    assert all(k != donor for k, donor in enumerate(made[1].donors))
-    assert made[0].sources == {("d", "a"): [0], ("d", "b"): [2]}
-
-
-def test_strangers_say_something_else_in_another_emotion() -> None:
-    clips = [clip(who, emotion, words) for who in "abc" for emotion in ("neutral", "happy", "sad") for words in "xyz"]
-    for seed in range(20):
-        donors = shared.strangers(clips, seed)
-        assert sorted(donors) == list(range(len(clips)))
-        assert all(a.emotion != clips[d].emotion for a, d in zip(clips, donors, strict=True))
-        assert all(a.sentence != clips[d].sentence for a, d in zip(clips, donors, strict=True))
-    same = [clip("a", "happy", None), clip("b", "happy", None)]  # there are none such
-    assert shared.strangers(same, 0) == [1, 0]
-    assert shared.strangers(same[:1], 0) == [0]
+    assert made[0].heard == CLIPS["train"]
+    assert all(
+        one.key not in other.key.split("+")[1:] for one, other in zip(CLIPS["train"], made[1].heard, strict=True)
+    )
+    assert [one.emotion for one in made[1].heard] == ["happy", "neutral", "happy", "neutral"]
+    calm = {views.squares(CLIPS["train"][0])[k].tobytes() for k in range(FRAMES)}
+    assert {made[0].sources(CLIPS["train"][1], np.random.default_rng(k)).tobytes() for k in range(20)} <= calm
 
 
 def test_stages_need_those_before_them_of_the_same_configuration(tmp_path: Path) -> None:

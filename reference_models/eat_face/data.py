@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from reference_models.copies import altered, paced
 from reference_models.eat_face import model
 from reference_models.eat_face.encoders import Pair, Speech
 from reference_models.eat_face.presets import EMOTIONS, Preset
-from reference_models.training import TrainingError, cached, strangers
+from reference_models.training import TrainingError, cached
 
 NEUTRAL = "neutral"
 VERSION = 1  # raise when something below is computed otherwise
@@ -55,15 +55,6 @@ def usable(clips: Sequence[Footage]) -> tuple[list[Footage], list[str]]:
     other = sorted({clip.emotion for clip in clips} - set(EMOTIONS))
     told = f"{len(clips) - len(kept)} clips left out: {', '.join(other)} is none of EAT-Face's emotions"
     return kept, [told] if other else []
-
-
-def shuffled(clips: Sequence[Footage], seed: int) -> list[Footage]:
-    """Every clip with the sound and the emotion of another, each used once."""
-    donors = [clips[donor] for donor in strangers(clips, seed)]
-    return [
-        replace(clip, audio=donors[n].audio, emotion=donors[n].emotion, key=f"{clip.key}+{donors[n].key}")
-        for n, clip in enumerate(clips)
-    ]
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------

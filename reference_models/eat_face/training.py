@@ -33,7 +33,7 @@ from reference_models.eat_face.presets import PRESETS as _PRESETS
 from reference_models.eat_face.presets import WEIGHTS as WEIGHTS
 from reference_models.eat_face.validation import Validation, denoise, joint_pairs
 from reference_models.fit import Loss, Settings, fit
-from reference_models.training import Task, Trained, TrainingError, save
+from reference_models.training import Task, Trained, TrainingError, mismatched, save
 
 PRESETS = tuple(_PRESETS)
 OWN = ("vae", "speech", "pair")
@@ -82,7 +82,7 @@ class _Run:
             self._clips[split], told = data.usable(task.clips.get(split, ()))
             self._remarks += told
         if self._preset.shuffle_conditions:
-            self._clips["train"] = data.shuffled(self._clips["train"], task.seed)
+            self._clips["train"] = mismatched(self._clips["train"], task.seed)
             self._remarks.append("control: every training clip has the sound and the emotion of another")
         torch.manual_seed(task.seed)
         self._networks = fresh(self._preset, self._ablation, task.weights)

@@ -16,7 +16,7 @@ from reference_models.base import Footage, GenerationError
 from reference_models.emotion_anchor import audio, face
 from reference_models.emotion_anchor.audio import Disentangler, Floats
 from reference_models.emotion_anchor.presets import EMOTIONS, SPAN, Preset
-from reference_models.training import TrainingError, cached, strangers
+from reference_models.training import TrainingError, cached, mismatched
 
 VERSION = 1  # of what is cached
 COMPARED = 32  # points in time at which sounds are compared
@@ -238,18 +238,18 @@ class Sequences:
     told (M,): whether the word takes the sound's place; emotion (M, SPAN, e): of anybody's clip in the same emotion,
     lest it tells what is said, and without a word of the clip itself
 
-    donors   clip number to that of the clip whose sound and emotion it gets; itself unless a control is trained
+    heard   as the clips, with the sounds and emotions that are learned: their own, unless a control is trained
     """
 
     clips: Sequence[Footage]
     views: Views
     codes: Callable[[Footage], tuple[Floats, Floats]]
-    donors: Sequence[int]
+    heard: Sequence[Footage]
     preset: Preset
     seed: int
     items: int
     sources: Sources
-    emotional: Mapping[str, Sequence[int]]
+    emotional: Mapping[str, Sequence[Footage]]
 
     def __call__(self, number: int) -> dict[str, Tensor]:
         random = rng(self.seed, number)
@@ -258,13 +258,13 @@ class Sequences:
 
     def _item(self, random: np.random.Generator) -> dict[str, Tensor]:
         chosen = int(_one(self.clips, random))
-        clip, heard = self.clips[chosen], self.clips[self.donors[chosen]]
+        clip, heard = self.clips[chosen], self.heard[chosen]
         frames, content = self.views.squares(clip), self.codes(heard)[0]
         at = int(random.integers(len(frames) - 1))
         shown = np.stack([self.sources(clip, random), frames[at], frames[at + 1]])
         near = audio.around(torch.from_numpy(np.array(content)), SPAN)
-        alike = self.emotional.get(heard.emotion, [self.donors[chosen]])
-        emotion = self.codes(self.clips[alike[_one(alike, random)]])[1]
+        alike = self.emotional.get(heard.emotion, [heard])
+        emotion = self.codes(alike[_one(alike, random)])[1]
         word = number_of(heard.emotion)
         pictures = recoloured(pixels(shown), random) if self.preset.recolour else pixels(shown)
         if self.preset.evened:
@@ -287,9 +287,9 @@ def sequences(
     items: int,
 ) -> Sequences:
     """Clips of one frame are left out by the caller."""
-    emotional: dict[str, list[int]] = {}
-    for k, clip in enumerate(clips):
+    emotional: dict[str, list[Footage]] = {}
+    for clip in clips:
         if clip.emotion in EMOTIONS:
-            emotional.setdefault(clip.emotion, []).append(k)
-    donors = strangers(clips, seed) if preset.shuffle_conditions else list(range(len(clips)))
-    return Sequences(clips, views, codes, donors, preset, seed, items, Sources(clips, views), emotional)
+            emotional.setdefault(clip.emotion, []).append(clip)
+    heard = mismatched(clips, seed) if preset.shuffle_conditions else clips
+    return Sequences(clips, views, codes, heard, preset, seed, items, Sources(clips, views), emotional)
