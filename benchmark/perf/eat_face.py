@@ -24,6 +24,7 @@ from torch import Tensor
 
 from reference_models.eat_face import losses, model
 from reference_models.eat_face.presets import FULL, TINY, Preset
+from reference_models.eat_face.sample import ddim
 
 
 def main() -> None:
@@ -89,16 +90,10 @@ class Sampler:
 
     @torch.no_grad()
     def __call__(self, frames: int, steps: int, kind: torch.dtype | None = None) -> Tensor:
-        preset, schedule = self.preset, model.scheduler(self.preset)
-        z, z_m, z_r, c_e, speech = conditions(preset, frames, self.device)
-        schedule.set_timesteps(steps, device=self.device)
+        z, z_m, z_r, c_e, speech = conditions(self.preset, frames, self.device)
         with torch.autocast(self.device, kind) if kind else nullcontext():
-            context = self.reconstructor.context(speech)
-            for t in schedule.timesteps:
-                x_in, at = losses.joined(z, z_m, z_r), t.expand(frames)
-                residuals = self.controller(x_in, at, context, c_e)
-                z = schedule.step(self.reconstructor(x_in, at, context, residuals).float(), t, z, eta=0.0).prev_sample
-            return self.codec.decode(z)
+            # It has of Networks what ddim needs.
+            return self.codec.decode(ddim(self, z, z_m, z_r, speech, None, c_e, steps))  # type: ignore[arg-type]
 
 
 def conditions(preset: Preset, count: int, device: str) -> tuple[Tensor, ...]:
