@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmark import clusters, footage, publish, weights
+from benchmark import clusters, engine, footage, publish, weights
 from benchmark.errors import BenchError, writing
 from metrics import MetricError
 from pipelines import media
@@ -63,6 +63,7 @@ def embed(
     embedded; ManifestError.
     """
     path = _checkpoint(checkpoint, workspace)
+    engine.check_device(device)
     found: dict[str, list[Footage]] = {}
     for at in data.values():
         for split, clips in footage.splits(at).items():
@@ -140,13 +141,16 @@ def _conditions(path: Path, chosen: Sequence[tuple[str, Footage]], to: Path, ste
 def _checkpoint(named: str, workspace: Path) -> Path:
     path = Path(named)
     if path.suffix != ".safetensors":
-        model = EAT_FACE if named.startswith(EAT_FACE) else MODEL
-        path = workspace / "checkpoints" / named / f"{model}.safetensors"
+        path = workspace / "checkpoints" / named / f"{_model(named)}.safetensors"
     if not path.is_file():
         raise BenchError(
-            f"{printable(path)}: no such checkpoint; train it with `bench train {MODEL}`, or give its path"
+            f"{printable(path)}: no such checkpoint; train it with `bench train {_model(named)}`, or give its path"
         )
     return path
+
+
+def _model(named: str) -> str:
+    return EAT_FACE if Path(named).name.startswith(EAT_FACE) else MODEL
 
 
 def _files() -> dict[str, Path]:

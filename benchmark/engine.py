@@ -15,6 +15,8 @@ from multiprocessing import connection, get_context, parent_process
 from multiprocessing.queues import SimpleQueue
 from typing import Generic, TypeVar
 
+from benchmark.errors import BenchError
+
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
@@ -35,6 +37,15 @@ class WorkerDied(Exception):
 def default_workers() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_device(device: str) -> None:
+    """Raises BenchError where networks in this environment cannot run on it."""
+    if device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise BenchError(f"--device {device}: torch {torch.__version__} sees no GPU here; use --device cpu")
 
 
 def worker() -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark import configs, extraction, generate, matching, protocol, provenance, replicates, trained
+from benchmark import configs, engine, extraction, generate, matching, protocol, provenance, replicates, trained
 from benchmark.errors import BenchError, writable, writing
 from benchmark.extraction import Extracted, Item, Need
 from benchmark.features import Key, Store
@@ -330,13 +330,7 @@ def _start(
     scores: Sequence[Metric],
     needs: Iterable[Need],
 ) -> _Run:
-    if settings.device != "cpu":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise BenchError(
-                f"--device {settings.device}: torch {torch.__version__} sees no GPU here; use --device cpu"
-            )
+    engine.check_device(settings.device)
     plan, unavailable = extraction.plan(needs, asked, workspace / "features", settings.device)
     return _Run(method, asked, workspace, settings, tuple(scores), plan, unavailable, time.perf_counter())
 

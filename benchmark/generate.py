@@ -197,6 +197,8 @@ def generate(
             "the two are never shown in one table"
         )
     needed = files(method, workspace)
+    if method.call is None:  # a checkout has an environment of its own
+        engine.check_device(device)
     plan = _Plan(
         method,
         json.dumps({name: str(path) for name, path in needed.items()}),

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmark import configs, footage, weights
+from benchmark import configs, engine, footage, weights
 from benchmark.errors import BenchError, writable
 from pipelines import media
 from reference_models.base import Footage, GenerationError
@@ -48,6 +48,7 @@ def train(model: str, manifests: Sequence[Path], workspace: Path, settings: Sett
     what the model's own check says; FitError as the training loop; ManifestError for a manifest.
     """
     module = _module(model)
+    engine.check_device(settings.device)
     preset = _one_of(settings.preset or module.PRESETS[0], module.PRESETS, "--preset")
     stages = module.STAGES if settings.stage == "all" else (_one_of(settings.stage, module.STAGES, "--stage"),)
     if settings.ablation:

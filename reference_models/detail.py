@@ -17,7 +17,7 @@ BLUR = 64  # differences are seen as blurred by the width / BLUR
 
 def tolerance_of(detail: float | None) -> float | None:
     """A method's option `detail`; None: nothing is put back. Raises GenerationError where it is no such tolerance."""
-    if detail is not None and not (isinstance(detail, (int, float)) and 0 < detail <= 1):
+    if detail is not None and not (type(detail) in (int, float) and 0 < detail <= 1):
         raise GenerationError(f"detail {detail!r}; expected a tolerance above 0 and up to 1, or none at all")
     return detail
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,7 @@ class Trained:
     remarks: list[str]
 
 
-def changed(preset: P, options: Mapping[str, Any], fixed: Sequence[str] = ()) -> P:
+def changed(preset: P, options: Mapping[str, Any], fixed: Collection[str] = ()) -> P:
     """The preset, a dataclass, with fields replaced, none of the `fixed` ones; lists stand for tuples, whole
     numbers for floats. Raises TrainingError for a field that it has not, and for values of another kind."""
     known = [field.name for field in fields(preset) if field.name not in fixed]

@@ -74,12 +74,11 @@ def plain_loss(model_: Plain, latents: list[torch.Tensor], seed: int, kind: str,
     betas = np.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000) ** 2
     bar = np.cumprod(1 - betas)[t][:, None, None, None]
     z_t = np.sqrt(bar) * z_0 + np.sqrt(1 - bar) * epsilon
-    velocity = np.sqrt(bar) * epsilon - np.sqrt(1 - bar) * z_0
-    wanted = {"epsilon": epsilon, "sample": z_0, "v_prediction": velocity}[kind]
+    wanted = {"epsilon": epsilon, "sample": z_0}[kind]
     return float(np.mean((0.5 * z_t + 0.25 * z_m - z_r + extra - wanted) ** 2))
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("kind", ["epsilon", "sample"])
 def test_eq_5_is_the_error_of_the_predicted_noise(kind: str) -> None:
     latents = [noise(5, 4, 3, 3, seed=k) for k in range(3)]
     schedule = model.scheduler(replace(FULL, prediction=kind))
@@ -342,6 +341,7 @@ def ask(**changes: object) -> Request:
         ({"emotion": "unlabelled"}, "EAT-Face knows angry, contempt"),
         ({"audio": np.zeros(0, np.float32)}, "n at least 1"),
         ({"audio": np.full(9, np.nan, np.float32)}, "finite"),
+        ({"audio": np.full(9, 3e4, np.float32)}, "a sample of 30000; expected -1 to 1"),
         ({"sample_rate": 44100}, "expected 16000 Hz"),
         ({"num_frames": 0}, "0 frames"),
     ],
@@ -353,7 +353,13 @@ def test_a_request_that_does_not_fit_is_refused_in_one_line(changes: dict[str, o
 
 
 def test_a_picture_without_a_face_is_refused() -> None:
-    for points in (None, lambda: np.full((478, 3), np.nan, np.float32), lambda: np.zeros((5, 3), np.float32)):
+    for points in (
+        None,
+        lambda: np.full((478, 3), np.nan, np.float32),
+        lambda: np.zeros((5, 3), np.float32),
+        lambda: np.zeros((2, 478, 3), np.float32),
+        lambda: np.zeros((478, 1), np.float32),
+    ):
         with pytest.raises(GenerationError, match="exactly one face"):
             sample.mesh(points, 1)
 
@@ -428,9 +434,14 @@ def test_smoothing_keeps_the_number_of_frames_and_evens_out_jitter() -> None:
         ({"embedding": 2}, "halved once a convolution"),
         ({"weight_decay": -1.0}, "0 or more"),
         ({"temperature": 0.0}, "above 0"),
-        ({"ddim_steps": 2000}, "1000 at most"),
+        ({"ddim_steps": 2000}, "a divisor of 1000, 4 to 500"),
+        ({"ddim_steps": 1}, "a divisor of 1000, 4 to 500"),
+        ({"ddim_steps": 300}, "a divisor of 1000, 4 to 500"),
+        ({"ema": 1.0}, "a share below 1"),
+        ({"heads": 100}, "at most as many heads"),
+        ({"latent_channels": 200}, "192 at most"),
         ({"mask": "foo"}, "one of face, binary"),
-        ({"prediction": "foo"}, "one of epsilon, v_prediction, sample"),
+        ({"prediction": "foo"}, "one of epsilon, sample"),
         ({"guidance": -1.0}, "another number from 0 up"),
         ({"guidance": 2.0, "unheard": 0.0}, "a share of training that hears nothing"),
     ],

@@ -14,15 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from reference_models import fit as loop
 from reference_models.base import Footage, GenerationError, Request
-from reference_models.eat_face import data, embedding, networks, training
+from reference_models.eat_face import data, embedding, model, networks, presets, training
 from reference_models.eat_face.sample import EatFace
 from reference_models.fit import FitError
-from reference_models.training import Task, TrainingError
+from reference_models.training import Task, TrainingError, load, save
 
 FRAMES, SIDE = 9, 48
 MICRO = {
     "size": 32, "vae": [8, 8], "unet": [8, 16], "width": 8, "speech_width": 6, "embedding": 16, "adapter": [2, 4],
-    "groups": 4, "heads": 2, "ddim_steps": 3, "copies": 2, "prediction": "epsilon",
+    "groups": 4, "heads": 2, "ddim_steps": 4, "copies": 2, "prediction": "epsilon",
 }  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_sound_emotion_and_pose_reach_the_frames(trained: Path) -> None:
 
 
 def test_sound_of_any_length_is_served(trained: Path) -> None:
-    generator = EatFace("tiny", trained, ddim_steps=1)
+    generator = EatFace("tiny", trained, ddim_steps=4)
     assert len(video(generator, audio=np.zeros(1600, np.float32), num_frames=40)) == 40
     assert len(video(generator, audio=np.zeros(16000 * 60, np.float32), num_frames=2)) == 2
     sizes = [len(chunk) for chunk in generator.generate(request(num_frames=70, audio=np.zeros(9, np.float32)))]
@@ -189,6 +189,104 @@ def test_a_checkpoint_of_another_preset_or_a_damaged_one_is_refused(trained: Pat
         EatFace("tiny", tmp_path / "y.safetensors")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": 0}, {"size": "32"}, {"heads": 0}, {"groups": 3}, {"vae": []}, {"alpha": "x"}, {"guidance": np.nan},
+        {"ddim_steps": 5000}, {"prediction": "foo"}, {"own_encoders": False}, {"name": "huge"}, {"stages": 3},
+    ],
+)  # fmt: skip
+def test_a_header_that_was_altered_is_refused_in_one_line(
+    trained: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    tensors, config = load(trained, "eat-face")
+    for other in ({**config["configuration"], **change}, "none", None, []):
+        save(tmp_path / "x.safetensors", tensors, {**config, "configuration": other})
+        with pytest.raises(GenerationError, match=r"^x.safetensors: its configuration is not this version's") as caught:
+            EatFace("tiny", tmp_path / "x.safetensors")
+        assert "\n" not in str(caught.value)
+
+
+def test_no_tensor_of_a_checkpoint_is_dropped_and_none_may_be_no_number(trained: Path, tmp_path: Path) -> None:
+    tensors, config = load(trained, "eat-face")
+    save(tmp_path / "x.safetensors", tensors, {**config, "ablation": "wo-emo"})
+    with pytest.raises(GenerationError, match="also holds controller, joint; is it of another ablation"):
+        EatFace("tiny", tmp_path / "x.safetensors")
+    save(tmp_path / "x.safetensors", {name: tensor * np.nan for name, tensor in tensors.items()}, config)
+    with pytest.raises(GenerationError, match="not finite; its checkpoint is damaged"):
+        video(EatFace("tiny", tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"batch": "8"}, "batch '8'"),
+        ({"batch": True}, "batch True"),
+        ({"ddim_steps": 1000}, "ddim_steps 1000; expected a divisor"),
+        ({"ddim_steps": "5"}, "ddim_steps '5'"),
+        ({"detail": True}, "detail True"),
+    ],
+)
+def test_options_of_the_method_that_cannot_be_are_refused(trained: Path, options: dict, told: str) -> None:
+    with pytest.raises(GenerationError, match=told):
+        EatFace("tiny", trained, **options)
+
+
+def test_the_masked_latents_do_not_show_what_the_mask_hides(trained: Path, tmp_path: Path) -> None:
+    """z_m of a training clip, and of a portrait: other pixels inside the box change nothing."""
+    loaded = networks.read(trained, "tiny", {}, "cpu")
+    parts, own = (loaded.codec, loaded.speech, loaded.pair), CLIPS["train"][0]
+    shown = np.stack(list(own.frames()))
+    shown[:, 14:34, 14:34] = 0  # the box is 10 to 38 and 8 to 40
+    hidden = replace(own, frames=lambda: iter(shown), key="hidden")
+    one, other = (data.prepare(of, 0, parts, ["a", "b", "c"], loaded.preset, tmp_path) for of in (own, hidden))
+    assert np.array_equal(one.hidden, other.hidden)
+    assert not np.array_equal(one.latents, other.latents)
+    points = own.points()[:1]
+    box = model.boxes(torch.from_numpy(points), SIDE, SIDE)
+    generator = EatFace("tiny", trained)
+    of = [
+        next(generator._hidden(request(), data.to_tensor(data.resized(frame, 32, 32)[None]), box))[1]
+        for frame in (next(own.frames()), shown[0])
+    ]
+    assert torch.equal(*of)
+
+
+def test_the_controller_starts_as_the_trained_reconstructors_encoder(tmp_path: Path) -> None:
+    tiny = presets.TINY
+    still = {**tiny.stages, "controlnet": replace(tiny.stages["controlnet"], rate=1e-12)}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(presets.PRESETS, "tiny", replace(tiny, stages=still))
+        training.train(task(tmp_path, stages=training.STAGES[:-1]))
+    tfr, controller = (load_file(tmp_path / "eat-face-tiny" / f"{name}.safetensors") for name in ("tfr", "controlnet"))
+    name = "down_blocks.0.resnets.0.conv1.weight"
+    torch.testing.assert_close(
+        controller[f"controller.network.{name}"], tfr[f"reconstructor.unet.{name}"], rtol=0, atol=1e-7
+    )
+
+
+def test_stages_of_other_options_do_not_mix(tmp_path: Path) -> None:
+    first = training.STAGES[: training.STAGES.index("eve")]
+    training.train(task(tmp_path, stages=first))
+    with pytest.raises(TrainingError, match=r"vae.safetensors: was trained with other options, other clips or after"):
+        training.train(task(tmp_path, stages=("eve",), options={**MICRO, "prediction": "sample"}))
+    training.train(task(tmp_path, stages=("eve",), options={**MICRO, "alpha": 0.9}))  # those before never see it
+    with pytest.raises(TrainingError, match=r"eve.safetensors: was trained with .* --stage eve --fresh"):
+        training.train(task(tmp_path, stages=("controlnet",)))
+    training.train(task(tmp_path, stages=("vae",), seed=1, resume=False))
+    with pytest.raises(TrainingError, match=r"speech.safetensors: was trained with .* --stage speech --fresh"):
+        training.train(task(tmp_path, stages=("eve",)))
+
+
+def test_an_ablation_made_anew_keeps_the_whole_models_stages(trained: Path) -> None:
+    before = (trained.parent / "tfr.safetensors").read_bytes()
+    folder = trained.parent.with_name("eat-face-tiny-wo-emo")
+    asked = replace(task(trained.parent.parent), folder=folder, ablation="wo-emo", resume=False)
+    done = training.train(asked)
+    assert (trained.parent / "tfr.safetensors").read_bytes() == before
+    assert done.path.parent == folder
+
+
 def test_trainings_that_cannot_start_say_why(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="needs sd-vae, clip-vit-large-patch14, wav2vec2-base"):
         training.train(task(tmp_path, preset="full", options={}))
@@ -196,6 +294,8 @@ def test_trainings_that_cannot_start_say_why(trained: Path, tmp_path: Path) -> N
         training.train(task(tmp_path, stages=("tfr",)))
     with pytest.raises(TrainingError, match="has no such stage"):
         training.train(task(tmp_path, stages=("eve",), ablation="wo-emo"))
+    with pytest.raises(TrainingError, match="no clip of the train split shows one of EAT-Face's emotions: angry"):
+        training.train(task(tmp_path, clips={"train": [replace(CLIPS["train"][0], emotion="calm")]}))
     with pytest.raises(FitError, match="holds another run"):
         training.train(task(trained.parent.parent, options={**MICRO, "alpha": 0.4}))
 
@@ -224,6 +324,13 @@ def test_batches_of_the_joint_embedding_hold_no_emotion_twice_and_references_are
         assert all(torch.equal(batch[name], again[name]) for name in batch)
         same = draw.reconstruction(number, 6)
         assert (same["reference"].flatten() == same["clean"].flatten()).all()  # x_r is of the clip itself
+
+
+def test_people_without_a_neutral_clip_are_left_out_aloud(tmp_path: Path) -> None:
+    clips = {"train": [*CLIPS["train"], clip("d", "happy")], "val": [clip("c", "happy")]}
+    told = training.train(task(tmp_path, clips=clips, stages=training.STAGES[:4])).remarks
+    assert "2 of 14 items of split train left out: nobody neutral to them" in told
+    assert "nothing is validated: the val split has no clip of emotion neutral" in told
 
 
 def test_clips_of_other_emotions_are_left_out_aloud(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import engine
+from benchmark.errors import BenchError
 
 
 def square(x: int) -> int:
@@ -86,6 +87,7 @@ def test_libraries_use_one_thread_in_a_worker() -> None:
 ORPHAN = """
 import os, sys, time
 from benchmark import engine
+from benchmark.errors import BenchError
 def work(path):
     with open(path, "w") as file:
         file.write(str(os.getpid()))
@@ -111,3 +113,12 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
             break
         time.sleep(0.05)
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    engine.check_device("cpu")
+    with pytest.raises(BenchError, match=r"^--device cuda: torch .* sees no GPU here; use --device cpu"):
+        engine.check_device("cuda")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    engine.check_device("cuda")

@@ -60,15 +60,17 @@ def usable(clips: Sequence[Footage]) -> tuple[list[Footage], list[str]]:
 # --- pictures ----------------------------------------------------------------------------------------------------
 
 
-def resized(frame: Pictures, side: int) -> Pictures:
-    shrinks = frame.shape[0] > side
-    out: Pictures = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[assignment]
+def resized(picture: Pictures, width: int, height: int) -> Pictures:
+    if picture.shape[:2] == (height, width):
+        return picture
+    way = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_CUBIC
+    out: Pictures = cv2.resize(picture, (width, height), interpolation=way)  # type: ignore[assignment]
     return out
 
 
 def pictures(clip: Footage, preset: Preset, cache: Path) -> Iterator[Pictures]:
     """Chunks (n, size, size, 3), n <= CHUNK; small ones are kept on the disk."""
-    small: Iterator[Pictures] = (resized(frame, preset.size) for frame in clip.frames())
+    small: Iterator[Pictures] = (resized(frame, preset.size, preset.size) for frame in clip.frames())
     if preset.own_encoders:
         kept = cached(cache, clip, f"eat-face pictures {VERSION} {preset.size}", lambda: np.stack(list(small)))
         small = iter(kept)
@@ -111,9 +113,6 @@ def faces(shown: Tensor, box: Tensor, side: int) -> Tensor:
     grid = torch.nn.functional.affine_grid(theta, [len(shown), 3, side, side], align_corners=False)
     seen = torch.nn.functional.grid_sample(shown, grid, padding_mode="border", align_corners=False)
     return (seen + 1) / 2
-
-
-# --- sound -------------------------------------------------------------------------------------------------------
 
 
 # --- items and batches -------------------------------------------------------------------------------------------

@@ -70,5 +70,7 @@ def _features(networks: Networks, clip: Footage, count: int) -> Tensor:
     frames = [frame for at, frame in enumerate(islice(clip.frames(), int(chosen[-1]) + 1)) if at in wanted]
     points = torch.from_numpy(clip.points()[sorted(wanted)])
     box = model.boxes(points, frames[0].shape[1], frames[0].shape[0]).to(device)
-    shown = data.to_tensor(np.stack([data.resized(frame, networks.preset.size) for frame in frames])).to(device)
+    shown = data.to_tensor(
+        np.stack([data.resized(frame, networks.preset.size, networks.preset.size) for frame in frames])
+    ).to(device)
     return networks.pair.pictures(data.faces(shown, box, networks.pair.side))

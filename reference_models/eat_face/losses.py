@@ -27,7 +27,7 @@ def denoising(
     """The mean squared error of the prediction, eq. 5, and with a controller and its condition c_e, eq. 11.
 
     latents    z_0, z_m, z_r, each (N, C, h, w)
-    schedule   its prediction_type says what is predicted: the noise, as in the paper, z_0 or the velocity
+    schedule   its prediction_type says what is predicted: the noise, as in the paper, or z_0
     """
     z_0, z_m, z_r = latents
     noise = torch.randn(z_0.shape, generator=generator, device=z_0.device)
@@ -35,9 +35,7 @@ def denoising(
     x_in = joined(schedule.add_noise(z_0, noise, t), z_m, z_r)
     residuals = control[0](x_in, t, context, control[1]) if control else None
     kind = schedule.config.prediction_type
-    wanted = {"epsilon": noise, "sample": z_0}.get(kind)
-    if wanted is None:
-        wanted = schedule.get_velocity(z_0, noise, t)
+    wanted = {"epsilon": noise, "sample": z_0}[kind]
     return F.mse_loss(model(x_in, t, context, residuals).float(), wanted)
 
 

@@ -120,6 +120,8 @@ def read(path: Path, preset: str, weights: Mapping[str, Path | None], device: st
     if ablation not in get_args(Ablation):
         raise GenerationError(f"{path.name}: ablation {ablation!r} is none of this version's; train it anew")
     made = fresh(restored(config, path.name), ablation, weights)
+    if unknown := {name.partition(".")[0] for name in tensors} - made.parts().keys():
+        raise GenerationError(f"{path.name}: also holds {', '.join(sorted(unknown))}; is it of another ablation?")
     fill(path, made.parts(), tensors)
     return made.frozen(device)
 

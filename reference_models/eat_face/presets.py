@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from reference_models.base import GenerationError
@@ -14,14 +14,17 @@ MODEL = "eat-face"
 WEIGHTS = {"full": ("sd-vae", "clip-vit-large-patch14", "wav2vec2-base", "sd15-unet")}
 # The paper's words (Section IV-A.2), which are MEAD's; the prompt is "<word> emotion".
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+Prediction = Literal["epsilon", "sample"]
 Mask = Literal["face", "binary"]
 DIFFUSION_STEPS = 1000  # of the noise schedule
+FEWEST = 4  # steps of DDIM
+STEPS_EXPECTED = f"a divisor of {DIFFUSION_STEPS}, {FEWEST} to {DIFFUSION_STEPS // 2}"
 POSITIVE = (
     "size", "patch", "latent_channels", "layers", "heads", "groups", "width", "speech_width", "embedding", "ddim_steps",
     "copies", "validate_every",
 )  # fmt: skip
 SHARES = ("alpha", "ema", "unheard")
+FIXED = {"name", "own_encoders", "stages"}  # fields that no option replaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +175,15 @@ PRESETS = {preset.name: preset for preset in (FULL, TINY)}
 def preset_of(name: str, options: Mapping[str, Any]) -> Preset:
     """The preset with some fields replaced. Raises TrainingError for a field that it has not, and for values of another
     type, out of their range or that do not fit together."""
-    preset = changed(PRESETS[name], options, fixed=("name", "own_encoders", "stages"))
+    preset = changed(PRESETS[name], options, fixed=FIXED)
     _check(preset)
     return preset
+
+
+def steps_fit(steps: int) -> bool:
+    """Whether so many steps of DDIM begin where pictures are mostly noise: they are spread evenly from below, and a
+    single one would take pure noise for a nearly finished picture."""
+    return FEWEST <= steps <= DIFFUSION_STEPS // 2 and DIFFUSION_STEPS % steps == 0
 
 
 def _check(p: Preset) -> None:
@@ -203,8 +212,14 @@ def _check(p: Preset) -> None:
         refuse("size patch vae unet", f"a size that is a multiple of {smallest}, which becomes one number")
     if p.embedding >> len(p.adapter) < 1:
         refuse("embedding adapter", "an embedding that may be halved once a convolution of the adapter")
-    if p.ddim_steps > DIFFUSION_STEPS:
-        refuse("ddim_steps", f"{DIFFUSION_STEPS} at most")
+    if not steps_fit(p.ddim_steps):
+        refuse("ddim_steps", STEPS_EXPECTED)
+    if p.ema >= 1:
+        refuse("ema", "a share below 1")
+    if p.heads > min(p.unet):
+        refuse("heads unet", "at most as many heads as there are channels")
+    if p.own_encoders and p.latent_channels > (most := 3 * (p.size // p.latent_side) ** 2):
+        refuse("latent_channels", f"{most} at most, the numbers of a square that becomes one of the latents")
     if p.temperature <= 0:
         refuse("temperature", "a number above 0")
     for name, known in (("prediction", get_args(Prediction)), ("mask", get_args(Mask))):
@@ -221,12 +236,14 @@ def recorded(preset: Preset) -> dict[str, Any]:
 
 def restored(config: Mapping[str, Any], file: str) -> Preset:
     """The preset that a checkpoint was trained with. Raises GenerationError for a header of another version."""
-    found = dict(config.get("configuration", {}))
     try:
+        found = dict(config["configuration"])
+        base = PRESETS[found.pop("name")]
         stages = {name: Stage(**stage) for name, stage in found.pop("stages").items()}
-        lists = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
-        return Preset(**{**found, **lists}, stages=stages)
-    except (KeyError, TypeError, AttributeError) as error:
+        if found.pop("own_encoders") != base.own_encoders or found.keys() != recorded(base).keys() - FIXED:
+            raise GenerationError("fields are missing, or unknown")
+        return replace(preset_of(base.name, found), stages=stages)
+    except (KeyError, TypeError, ValueError, AttributeError, TrainingError, GenerationError) as error:
         raise GenerationError(
             f"{file}: its configuration is not this version's ({' '.join(str(error).split())[:100]}); train it anew"
         ) from error

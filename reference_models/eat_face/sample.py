@@ -18,10 +18,11 @@ from reference_models.detail import tolerance_of, with_detail
 from reference_models.eat_face import data, model
 from reference_models.eat_face.losses import joined
 from reference_models.eat_face.networks import Networks, read
-from reference_models.eat_face.presets import DIFFUSION_STEPS, EMOTIONS
+from reference_models.eat_face.presets import EMOTIONS, STEPS_EXPECTED, steps_fit
 
 SMALLEST = 32  # px, of a reference's side
 POINTS = 478
+LOUDEST = 10.0  # far beyond what clipping and resampling add to 1
 
 
 @torch.no_grad()
@@ -92,9 +93,10 @@ class EatFace:
         """Raises GenerationError for a checkpoint that does not fit."""
         weights = {"sd-vae": vae, "clip-vit-large-patch14": clip, "wav2vec2-base": wav2vec}
         self._networks = read(checkpoint, preset, weights, device)
-        if not 1 <= batch <= CHUNK or (ddim_steps is not None and not 1 <= ddim_steps <= DIFFUSION_STEPS):
-            most = f"1 to {CHUNK}, and 1 to {DIFFUSION_STEPS}"
-            raise GenerationError(f"batch {batch}, ddim_steps {ddim_steps}; expected {most}")
+        if type(batch) is not int or not 1 <= batch <= CHUNK:
+            raise GenerationError(f"batch {batch!r}; expected 1 to {CHUNK}")
+        if ddim_steps is not None and not (type(ddim_steps) is int and steps_fit(ddim_steps)):
+            raise GenerationError(f"ddim_steps {ddim_steps!r}; expected {STEPS_EXPECTED}")
         if pose not in ("reference", "target") or precision not in ("no", "bf16"):
             raise GenerationError(f"pose {pose!r}, precision {precision!r}; expected reference or target, no or bf16")
         if detail is not None and pose != "reference":
@@ -123,12 +125,12 @@ class EatFace:
         """Frames of the reference's size one by one."""
         networks, preset, device = self._networks, self._networks.preset, self._device
         height, width = request.reference.shape[:2]
-        shown = data.to_tensor(data.resized(request.reference, preset.size)[None]).to(device)
+        shown = data.to_tensor(data.resized(request.reference, preset.size, preset.size)[None]).to(device)
         box = model.boxes(mesh(request.points, 1), width, height).to(device)
         reference = networks.codec.encode(shown)
         drawn = None
         if self._detail is not None:
-            drawn = enlarged(to_pictures(networks.codec.decode(reference))[0], width, height)
+            drawn = data.resized(to_pictures(networks.codec.decode(reference))[0], width, height)
         calm = networks.pair.pictures(data.faces(shown, box, networks.pair.side))
         word = torch.tensor([EMOTIONS.index(request.emotion)], device=device)
         tokens, c_e = networks.condition(word, calm)
@@ -145,8 +147,10 @@ class EatFace:
                     heard, _spread(tokens, count), _spread(c_e, count), self._steps,
                 )  # fmt: skip
                 pictures = networks.codec.decode(z)
+            if not pictures.isfinite().all():
+                raise GenerationError("the model's pictures are not finite; its checkpoint is damaged: train it anew")
             for picture in to_pictures(pictures):
-                made = enlarged(picture, width, height)
+                made = data.resized(picture, width, height)
                 if drawn is not None and self._detail is not None:
                     made = with_detail(made, drawn, request.reference, self._detail)
                 yield made
@@ -166,7 +170,9 @@ class EatFace:
             if len(real) < count or len(points) < start + count:
                 raise GenerationError(f"the real clip ends before frame {request.num_frames}; prepare it again")
             boxes = model.boxes(points[start : start + count], real[0].shape[1], real[0].shape[0]).to(device)
-            pictures = data.to_tensor(np.stack([data.resized(frame, preset.size) for frame in real])).to(device)
+            pictures = data.to_tensor(np.stack([data.resized(frame, preset.size, preset.size) for frame in real])).to(
+                device
+            )
             yield start, codec.encode(model.masked(pictures, boxes, preset.mask))
 
 
@@ -189,6 +195,8 @@ def check(request: Request) -> None:
         )
     if request.audio.ndim != 1 or not len(request.audio) or not np.isfinite(request.audio).all():
         raise GenerationError(f"audio {request.audio.shape}; expected (n,) finite numbers, n at least 1")
+    if (loudest := float(np.abs(request.audio).max())) > LOUDEST:
+        raise GenerationError(f"audio with a sample of {loudest:.6g}; expected -1 to 1: of another scale?")
     if request.num_frames < 1:
         raise GenerationError(f"{request.num_frames} frames were asked for; expected 1 at least")
 
@@ -199,7 +207,8 @@ def mesh(points: Any, count: int | None = None) -> Tensor:
     if found is not None and count == 1:
         found = found[None] if found.ndim == 2 else found
     edges = [model.LEFT, model.RIGHT, model.TOP, model.BOTTOM]
-    if found is None or found.ndim != 3 or found.shape[1] != POINTS or not np.isfinite(found[:, edges]).all():
+    fits = found is not None and found.ndim == 3 and found.shape[1] == POINTS and found.shape[2] >= 2
+    if found is None or not fits or len(found) != (count or len(found)) or not np.isfinite(found[:, edges]).all():
         raise GenerationError("there is no face mesh of the picture: EAT-Face needs exactly one face that is found")
     return torch.from_numpy(found)
 
@@ -213,17 +222,6 @@ def fitted(audio: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
 def to_pictures(shown: Tensor) -> NDArray[np.uint8]:
     """(n, 3, H, W) in [-1, 1] to (n, H, W, 3) uint8."""
     out: NDArray[np.uint8] = ((shown.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return out
-
-
-def enlarged(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    import cv2
-
-    if picture.shape[:2] == (height, width):
-        return picture
-    shrinks = height < picture.shape[0]
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    out: NDArray[np.uint8] = cv2.resize(picture, (width, height), interpolation=way)  # type: ignore[assignment]
     return out
 
 

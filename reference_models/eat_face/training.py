@@ -28,16 +28,17 @@ from reference_models.base import Footage
 from reference_models.eat_face import data, losses, model, own
 from reference_models.eat_face.networks import ABLATIONS as ABLATIONS
 from reference_models.eat_face.networks import Ablation, Networks, fill, fresh, write
-from reference_models.eat_face.presets import MODEL, preset_of, recorded
+from reference_models.eat_face.presets import EMOTIONS, MODEL, preset_of, recorded
 from reference_models.eat_face.presets import PRESETS as _PRESETS
 from reference_models.eat_face.presets import WEIGHTS as WEIGHTS
 from reference_models.eat_face.validation import Validation, denoise, joint_pairs
 from reference_models.fit import Loss, Settings, fit
-from reference_models.training import Task, Trained, TrainingError, mismatched, save
+from reference_models.training import Task, Trained, TrainingError, load, mismatched, save
 
 PRESETS = tuple(_PRESETS)
 OWN = ("vae", "speech", "pair")
 SAMPLING = ("guidance", "ddim_steps", "smooth")  # fields of a preset that change no weight
+LATE = ("adapter", "alpha", "temperature")  # and those that no stage before "eve" sees
 SAVE_EVERY = 500  # steps from one checkpoint to the next
 STAGES = (*OWN, "tfr", "eve", "controlnet", "finetune")
 SKIPPED: dict[str, tuple[str, ...]] = {
@@ -81,6 +82,10 @@ class _Run:
         for split in ("train", "val"):
             self._clips[split], told = data.usable(task.clips.get(split, ()))
             self._remarks += told
+        if not self._clips["train"]:
+            raise TrainingError(f"no clip of the train split shows one of EAT-Face's emotions: {', '.join(EMOTIONS)}")
+        if self._clips["val"] and not any(clip.emotion == data.NEUTRAL for clip in self._clips["val"]):
+            self._remarks.append("nothing is validated: the val split has no clip of emotion neutral")
         if self._preset.shuffle_conditions:
             self._clips["train"] = mismatched(self._clips["train"], task.seed)
             self._remarks.append("control: every training clip has the sound and the emotion of another")
@@ -117,18 +122,19 @@ class _Run:
             networks.controller = model.Controller(networks.reconstructor.unet, self._preset).to(task.device)
         trained = _Trained(self._parts(stage)).requires_grad_(True)
         batch, loss = self._work(stage)
-        settings, folder = self._settings(stage), self._folder(stage)
+        settings, folder, about = self._settings(stage), self._folder(stage), self._about(stage)
         done = fit(
             trained, loss, batch, settings, folder,
-            validate=self._validation(stage), device=task.device, about=self._about(stage), resume=task.resume,
-            title=stage,
+            validate=self._validation(stage), device=task.device, about=about, title=stage,
+            resume=task.resume or folder.parent != task.folder,  # an ablation never undoes the whole method's stages
         )  # fmt: skip
         trained.load_state_dict(load_file(done.last))
         if stage == "vae":
             own.set_scale(networks.codec, batch(0)[0].to(task.device))
         networks.frozen(task.device)
         path = self._file(stage)
-        save(path, trained.state_dict(), {"model": MODEL, "preset": self._preset.name, "stage": stage})
+        config = {"model": MODEL, "preset": self._preset.name, "stage": stage, "about": about}
+        save(path, trained.state_dict(), config)
         line = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         shown = ", ".join(
             f"{name} {value:.4g}" for name, value in line.items() if name not in ("step", "lr", "gradient")
@@ -193,7 +199,9 @@ class _Run:
                 for clip in self._clips[split]
                 for copy in copies
             ]
-            self._items[split] = data.Draw(items, task.seed)
+            draw = self._items[split] = data.Draw(items, task.seed)
+            if lost := len(items) - len(draw.items):
+                self._remarks.append(f"{lost} of {len(items)} items of split {split} left out: nobody neutral to them")
         return self._items[split]
 
     # --- files ---------------------------------------------------------------------------------------------------
@@ -212,13 +220,20 @@ class _Run:
         path = self._file(stage)
         if not path.is_file():
             raise TrainingError(f"{path}: missing; stage {stage} comes first: --stage {stage}, or --stage all")
-        fill(path, self._parts(stage), load_file(path))
+        tensors, config = load(path, MODEL, self._preset.name)
+        if config.get("about") != self._about(stage):
+            raise TrainingError(
+                f"{path}: was trained with other options, other clips or after other stages; train it anew: "
+                f"--stage {stage} --fresh"
+            )
+        fill(path, self._parts(stage), tensors)
         self._networks.frozen(self._task.device)
 
     def _about(self, stage: str) -> str:
         """What a resumed run must agree in beside fit's settings."""
         preset = recorded(self._preset)
-        for name in ("stages", *SAMPLING):
+        early = STAGES.index(stage) < STAGES.index("eve")
+        for name in ("stages", *SAMPLING, *(LATE if early else ())):
             del preset[name]
         keys = [f"{clip.key} {clip.emotion} {clip.identity}" for clip in self._clips["train"]]
         before = [
