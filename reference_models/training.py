@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,22 @@ def changed(preset: P, options: Mapping[str, Any], fixed: Collection[str] = ()) 
         found[name] = value
     made: P = replace(preset, **found)
     return made
+
+
+def refuse(preset: Any, names: str, expected: str) -> NoReturn:
+    """Raises TrainingError for the values of these fields."""
+    given = ", ".join(f"{name} = {getattr(preset, name)!r}" for name in names.split())
+    raise TrainingError(f"option {given}; expected {expected}")
+
+
+def check_ranges(preset: Any, positive: Sequence[str], shares: Sequence[str]) -> None:
+    """Raises TrainingError where a field that must be positive is below 1, or a share not of 0 to 1."""
+    for name in positive:
+        if getattr(preset, name) < 1:
+            refuse(preset, name, "1 or more")
+    for name in shares:
+        if not 0 <= getattr(preset, name) <= 1:
+            refuse(preset, name, "a share, 0 to 1")
 
 
 def _alike(value: Any, own: Any) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from reference_models.base import GenerationError
-from reference_models.training import TrainingError, changed
+from reference_models.training import TrainingError, changed, check_ranges, refuse
 
 MODEL = "eat-face"
 # Pretrained networks that a preset starts from; the U-Net may be random instead.
@@ -188,45 +188,35 @@ def steps_fit(steps: int) -> bool:
 
 def _check(p: Preset) -> None:
     """Raises TrainingError for what cannot be built, or is not what it seems."""
-
-    def refuse(names: str, expected: str) -> None:
-        given = ", ".join(f"{name} = {getattr(p, name)!r}" for name in names.split())
-        raise TrainingError(f"option {given}; expected {expected}")
-
-    for name in POSITIVE:
-        if getattr(p, name) < 1:
-            refuse(name, "1 or more")
-    for name in SHARES:
-        if not 0 <= getattr(p, name) <= 1:
-            refuse(name, "a share, 0 to 1")
+    check_ranges(p, POSITIVE, SHARES)
     for name in ("warmup", "weight_decay"):
         if getattr(p, name) < 0:
-            refuse(name, "0 or more")
+            refuse(p, name, "0 or more")
     if min(*p.vae, *p.unet, *p.adapter, 1) < 1 or not p.vae or not p.unet:
-        refuse("vae unet adapter", "lists of whole numbers above 0, the first two not empty")
+        refuse(p, "vae unet adapter", "lists of whole numbers above 0, the first two not empty")
     if any(channels % p.groups for channels in (*p.vae, *p.unet)):
-        refuse("vae unet groups", "channels that are multiples of groups")
+        refuse(p, "vae unet groups", "channels that are multiples of groups")
     if len(p.unet) != len(p.cross):
-        refuse("unet cross", "one of cross for each level of unet")
+        refuse(p, "unet cross", "one of cross for each level of unet")
     if p.size % (smallest := p.patch << (len(p.vae) + len(p.unet) - 2)):
-        refuse("size patch vae unet", f"a size that is a multiple of {smallest}, which becomes one number")
+        refuse(p, "size patch vae unet", f"a size that is a multiple of {smallest}, which becomes one number")
     if p.embedding >> len(p.adapter) < 1:
-        refuse("embedding adapter", "an embedding that may be halved once a convolution of the adapter")
+        refuse(p, "embedding adapter", "an embedding that may be halved once a convolution of the adapter")
     if not steps_fit(p.ddim_steps):
-        refuse("ddim_steps", STEPS_EXPECTED)
+        refuse(p, "ddim_steps", STEPS_EXPECTED)
     if p.ema >= 1:
-        refuse("ema", "a share below 1")
+        refuse(p, "ema", "a share below 1")
     if p.heads > min(p.unet):
-        refuse("heads unet", "at most as many heads as there are channels")
+        refuse(p, "heads unet", "at most as many heads as there are channels")
     if p.own_encoders and p.latent_channels > (most := 3 * (p.size // p.latent_side) ** 2):
-        refuse("latent_channels", f"{most} at most, the numbers of a square that becomes one of the latents")
+        refuse(p, "latent_channels", f"{most} at most, the numbers of a square that becomes one of the latents")
     if p.temperature <= 0:
-        refuse("temperature", "a number above 0")
+        refuse(p, "temperature", "a number above 0")
     for name, known in (("prediction", get_args(Prediction)), ("mask", get_args(Mask))):
         if getattr(p, name) not in known:
-            refuse(name, f"one of {', '.join(known)}")
+            refuse(p, name, f"one of {', '.join(known)}")
     if p.guidance < 0 or (p.guidance != 1 and not 0 < p.unheard < 1):
-        refuse("guidance unheard", "1, or another number from 0 up and a share of training that hears nothing")
+        refuse(p, "guidance unheard", "1, or another number from 0 up and a share of training that hears nothing")
 
 
 def recorded(preset: Preset) -> dict[str, Any]:

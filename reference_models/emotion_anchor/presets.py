@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from reference_models.base import GenerationError
-from reference_models.training import TrainingError, changed
+from reference_models.training import changed, check_ranges, refuse
 
 MODEL = "emotion-anchor"
 EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")  # MEAD's
@@ -178,35 +178,25 @@ def preset_of(name: str, options: Mapping[str, Any]) -> Preset:
 
 def _check(p: Preset) -> None:
     """Raises TrainingError for what cannot be built, or is not what it seems."""
-
-    def refuse(names: str, expected: str) -> None:
-        given = ", ".join(f"{name} = {getattr(p, name)!r}" for name in names.split())
-        raise TrainingError(f"option {given}; expected {expected}")
-
-    for name in POSITIVE:
-        if getattr(p, name) < 1:
-            refuse(name, "1 or more")
-    for name in SHARES:
-        if not 0 <= getattr(p, name) <= 1:
-            refuse(name, "a share, 0 to 1")
+    check_ranges(p, POSITIVE, SHARES)
     if p.square < 0 or not (p.square or p.channels):
-        refuse("square channels", "a square of 1 px or more, or the channels of a VQGAN")
+        refuse(p, "square channels", "a square of 1 px or more, or the channels of a VQGAN")
     if not all(type(number) is int and number > 0 for number in (*p.channels, *p.discriminator)):
-        refuse("channels discriminator", "lists of whole numbers above 0")
+        refuse(p, "channels discriminator", "lists of whole numbers above 0")
     if len(p.discriminator) != 2 or p.discriminator[0] % 4:
-        refuse("discriminator", "channels, a multiple of 4, and layers")
+        refuse(p, "discriminator", "channels, a multiple of 4, and layers")
     if any(channels % p.groups for channels in p.channels):
-        refuse("channels groups", "channels that are multiples of groups")
+        refuse(p, "channels groups", "channels that are multiples of groups")
     if p.size % (p.square or 1 << (len(p.channels) - 1)):
-        refuse("size square channels", "a size that is a multiple of a token's side")
+        refuse(p, "size square channels", "a size that is a multiple of a token's side")
     if p.square and p.code_width > 3 * p.square**2:
-        refuse("code_width square", "at most three numbers for each pixel of a square")
+        refuse(p, "code_width square", "at most three numbers for each pixel of a square")
     if p.code_width % ANCHOR_HEADS:
-        refuse("code_width", f"a multiple of {ANCHOR_HEADS}, the anchor's heads")
+        refuse(p, "code_width", f"a multiple of {ANCHOR_HEADS}, the anchor's heads")
     if p.width % p.heads:
-        refuse("width heads", "a width that is a multiple of heads")
+        refuse(p, "width heads", "a width that is a multiple of heads")
     if not 0 <= p.guidance < math.inf or (p.guidance != 1 and not p.unheard):
-        refuse("guidance unheard", "1, or another number from 0 up and a share of training that hears nothing")
+        refuse(p, "guidance unheard", "1, or another number from 0 up and a share of training that hears nothing")
 
 
 def recorded(preset: Preset) -> dict[str, Any]:
