@@ -270,6 +270,9 @@ def test_stages_of_other_options_do_not_mix(tmp_path: Path) -> None:
     training.train(task(tmp_path, stages=first))
     with pytest.raises(TrainingError, match=r"vae.safetensors: was trained with other options, other clips or after"):
         training.train(task(tmp_path, stages=("eve",), options={**MICRO, "prediction": "sample"}))
+    other = task(tmp_path, ablation="wo-emo", stages=("finetune",), options={**MICRO, "prediction": "sample"})
+    with pytest.raises(TrainingError, match=r"--stage vae --fresh, without --ablation$"):
+        training.train(replace(other, folder=tmp_path / "eat-face-tiny-wo-emo"))
     training.train(task(tmp_path, stages=("eve",), options={**MICRO, "alpha": 0.9}))  # those before never see it
     with pytest.raises(TrainingError, match=r"eve.safetensors: was trained with .* --stage eve --fresh"):
         training.train(task(tmp_path, stages=("controlnet",)))

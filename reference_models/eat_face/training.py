@@ -222,9 +222,10 @@ class _Run:
             raise TrainingError(f"{path}: missing; stage {stage} comes first: --stage {stage}, or --stage all")
         tensors, config = load(path, MODEL, self._preset.name)
         if config.get("about") != self._about(stage):
+            whole = ", without --ablation" if path.parent != self._task.folder else ""
             raise TrainingError(
                 f"{path}: was trained with other options, other clips or after other stages; train it anew: "
-                f"--stage {stage} --fresh"
+                f"--stage {stage} --fresh{whole}"
             )
         fill(path, self._parts(stage), tensors)
         self._networks.frozen(self._task.device)
